@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package columns
+
+import (
+	"encoding/binary"
+	"math/bits"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Row hashes are sums, so that neither the order of attributes nor the order of rows matters. They are of content, and hence the
+// same in every segment and format version that holds the row.
+
+// RowHash is the conservation hash of a row: all its fields, with the content of its stream and origin.
+func (l *Logs) RowHash(i int) uint64 {
+	r := l.Record(i)
+	var fixed [86]byte
+	put := binary.LittleEndian
+	put.PutUint64(fixed[0:], uint64(r.Time))
+	put.PutUint64(fixed[8:], uint64(r.ObservedTime))
+	put.PutUint64(fixed[16:], uint64(r.Fingerprint))
+	put.PutUint64(fixed[24:], uint64(r.Source))
+	put.PutUint32(fixed[32:], uint32(r.SeverityNumber))
+	put.PutUint32(fixed[36:], r.Flags)
+	put.PutUint32(fixed[40:], r.DroppedAttributes)
+	fixed[44] = byte(r.TimeSource)
+	fixed[45] = byte(r.BodyKind)
+	copy(fixed[46:], r.TraceID[:])
+	copy(fixed[62:], r.SpanID[:])
+	put.PutUint64(fixed[70:], l.streams[r.Stream].hash)
+	put.PutUint64(fixed[78:], l.origins[r.Origin].hash)
+
+	h := xxhash.Sum64(fixed[:])
+	h = mix(h, xxhash.Sum64String(l.Text(r.Body)))
+	h = mix(h, hashText(l.Interned(r.SeverityText)))
+	h = mix(h, hashText(l.Interned(r.DetectedLevel)))
+	h = mix(h, hashText(l.Interned(r.EventName)))
+	var attributes uint64
+	for _, e := range l.Entries(r) {
+		k := &l.keys[e.Key]
+		if k.Kind.Textual() {
+			attributes += mix(k.hash, xxhash.Sum64String(l.EntryText(e)))
+		} else {
+			attributes += mix(k.hash, e.bits)
+		}
+	}
+	return mix(h, attributes)
+}
+
+// mix combines two hashes, in their order.
+func mix(a, b uint64) uint64 {
+	hi, lo := bits.Mul64(a^0x9e3779b97f4a7c15, bits.RotateLeft64(b, 32)^0xc2b2ae3d27d4eb4f)
+	return hi ^ lo ^ a + b
+}
+
+func hashText(s string) uint64 {
+	if s == "" {
+		return 0
+	}
+	return xxhash.Sum64String(s)
+}
+
+func hashKey(k Key) uint64 { return mix(xxhash.Sum64String(k.Name), uint64(k.Kind)+1) }
+
+func hashLabels(labels []Label) uint64 {
+	var sum uint64
+	for _, label := range labels {
+		sum += mix(xxhash.Sum64String(label.Name), xxhash.Sum64String(label.Value))
+	}
+	return sum
+}
+
+func hashAttributes(attributes []Attribute) uint64 {
+	var sum uint64
+	for _, a := range attributes {
+		h := hashKey(Key{Name: a.Name, Kind: a.Value.Kind})
+		if a.Value.Kind.Textual() {
+			sum += mix(h, xxhash.Sum64String(a.Value.Str))
+		} else {
+			sum += mix(h, a.Value.Num)
+		}
+	}
+	return sum
+}
+
+func hashOrigin(o Origin) uint64 {
+	h := mix(hashAttributes(o.Resource), hashAttributes(o.Scope))
+	for _, s := range []string{o.ScopeName, o.ScopeVersion, o.ResourceSchemaURL, o.ScopeSchemaURL} {
+		h = mix(h, hashText(s))
+	}
+	return h
+}
