@@ -163,6 +163,7 @@ type Task struct {
 	Organization Organization
 	Signal       Signal
 	Window       Window // zero for ingest
+	Tier         int    // resolution or level that the work is for; zero for ingest
 	Receipt      ReceiptID
 	Bytes        int64 // what it weighs against a batch's byte budget
 	Attempts     int32
@@ -193,6 +194,17 @@ type Edit struct {
 	// Retry are tasks of the lease that this edit leaves undone: they go back with a cause, and count a try.
 	Retry []Retry
 	Next  []Task
+	// Expect are the content versions of the windows that this edit was derived from; it happens only if they still stand.
+	Expect []WindowVersion
+	// Rewrite says that the edit changes files but no answer (compaction): content versions stay as they are.
+	Rewrite bool
+}
+
+// WindowVersion is the content version of a window: every edit that changes rows in it makes it larger.
+type WindowVersion struct {
+	Signal  Signal
+	Window  Window
+	Version int64
 }
 
 // Retry gives one task back with its cause.
