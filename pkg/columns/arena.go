@@ -84,11 +84,12 @@ func (a *arena) reset() {
 type texts struct {
 	ids    map[string]uint32
 	values []string
+	hashes []uint64
 	last   uint32
 }
 
 func newTexts() texts {
-	return texts{ids: map[string]uint32{"": 0}, values: []string{""}}
+	return texts{ids: map[string]uint32{"": 0}, values: []string{""}, hashes: []uint64{hashText("")}}
 }
 
 func (t *texts) intern(s string, a *arena) uint32 {
@@ -101,6 +102,7 @@ func (t *texts) intern(s string, a *arena) uint32 {
 		own := a.get(a.put(s))
 		t.ids[own] = id
 		t.values = append(t.values, own)
+		t.hashes = append(t.hashes, hashText(own))
 	}
 	t.last = id
 	return id

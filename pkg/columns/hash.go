@@ -32,18 +32,13 @@ func (l *Logs) RowHash(i int) uint64 {
 	put.PutUint64(fixed[78:], l.origins[r.Origin].hash)
 
 	h := xxhash.Sum64(fixed[:])
-	h = mix(h, xxhash.Sum64String(l.Text(r.Body)))
-	h = mix(h, hashText(l.Interned(r.SeverityText)))
-	h = mix(h, hashText(l.Interned(r.DetectedLevel)))
-	h = mix(h, hashText(l.Interned(r.EventName)))
+	h = mix(h, hashText(l.Text(r.Body)))
+	h = mix(h, l.texts.hashes[r.SeverityText])
+	h = mix(h, l.texts.hashes[r.DetectedLevel])
+	h = mix(h, l.texts.hashes[r.EventName])
 	var attributes uint64
 	for _, e := range l.Entries(r) {
-		k := &l.keys[e.Key]
-		if k.Kind.Textual() {
-			attributes += mix(k.hash, xxhash.Sum64String(l.EntryText(e)))
-		} else {
-			attributes += mix(k.hash, e.bits)
-		}
+		attributes += mix(l.keys[e.Key].hash, l.EntryHash(e))
 	}
 	return mix(h, attributes)
 }
@@ -54,12 +49,7 @@ func mix(a, b uint64) uint64 {
 	return hi ^ lo ^ a + b
 }
 
-func hashText(s string) uint64 {
-	if s == "" {
-		return 0
-	}
-	return xxhash.Sum64String(s)
-}
+func hashText(s string) uint64 { return xxhash.Sum64String(s) }
 
 func hashKey(k Key) uint64 { return mix(xxhash.Sum64String(k.Name), uint64(k.Kind)+1) }
 
@@ -74,14 +64,16 @@ func hashLabels(labels []Label) uint64 {
 func hashAttributes(attributes []Attribute) uint64 {
 	var sum uint64
 	for _, a := range attributes {
-		h := hashKey(Key{Name: a.Name, Kind: a.Value.Kind})
-		if a.Value.Kind.Textual() {
-			sum += mix(h, xxhash.Sum64String(a.Value.Str))
-		} else {
-			sum += mix(h, a.Value.Num)
-		}
+		sum += mix(hashKey(Key{Name: a.Name, Kind: a.Value.Kind}), hashValue(a.Value))
 	}
 	return sum
+}
+
+func hashValue(v Value) uint64 {
+	if v.Kind.Textual() {
+		return hashText(v.Str)
+	}
+	return mix(0, v.Num)
 }
 
 func hashOrigin(o Origin) uint64 {

@@ -64,6 +64,14 @@ type Entry struct {
 // equal values may also be there without a number.
 func (e Entry) Numbered() (uint32, bool) { return uint32(e.bits), e.length == numbered }
 
+// Len is the length of a string that is stored without a number, and else a few bytes.
+func (e Entry) Len() int {
+	if e.length == numbered {
+		return 8
+	}
+	return int(e.length)
+}
+
 // key is a Key with what was seen of it.
 type key struct {
 	Key
@@ -378,6 +386,17 @@ func (l *Logs) Keys() int { return len(l.keys) }
 
 // Key returns a key by its number.
 func (l *Logs) Key(id KeyID) Key { return l.keys[id].Key }
+
+// EntryHash is a hash of an attribute's value alone.
+func (l *Logs) EntryHash(e Entry) uint64 {
+	switch {
+	case e.length == numbered:
+		return l.keys[e.Key].dictionary.hashes[uint32(e.bits)]
+	case l.keys[e.Key].Kind.Textual():
+		return hashText(l.EntryText(e))
+	}
+	return mix(0, e.bits)
+}
 
 // DictionaryLen is how many numbered values a key has.
 func (l *Logs) DictionaryLen(id KeyID) int { return len(l.keys[id].dictionary.values) }
