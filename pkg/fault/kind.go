@@ -3,6 +3,7 @@
 package fault
 
 import (
+	"context"
 	"errors"
 	"fmt"
 )
@@ -12,18 +13,18 @@ type Kind string
 
 // The kinds.
 const (
-	Invalid         Kind = "invalid"          // the request is wrong; asking again is pointless
-	Unsupported     Kind = "unsupported"      // a construct that cannot be answered
-	NotFound        Kind = "not_found"        // what was named does not exist
-	Conflict        Kind = "conflict"         // someone else was first: a lost lease, a segment that is gone
-	Unauthenticated Kind = "unauthenticated"  // no or a wrong key
-	Denied          Kind = "denied"           // a key without the scope, or another organization's data
-	Exhausted       Kind = "exhausted"        // a limit or budget
-	Unavailable     Kind = "unavailable"      // try again, or elsewhere
-	Timeout         Kind = "timeout"          // a deadline
-	Canceled        Kind = "canceled"         // the caller went away
-	MissingSegment  Kind = "missing_segment"  // the index names a file that the store does not have
-	Internal        Kind = "internal"         // a bug of ours
+	Invalid         Kind = "invalid"         // the request is wrong; asking again is pointless
+	Unsupported     Kind = "unsupported"     // a construct that cannot be answered
+	NotFound        Kind = "not_found"       // what was named does not exist
+	Conflict        Kind = "conflict"        // someone else was first: a lost lease, a segment that is gone
+	Unauthenticated Kind = "unauthenticated" // no or a wrong key
+	Denied          Kind = "denied"          // a key without the scope, or another organization's data
+	Exhausted       Kind = "exhausted"       // a limit or budget
+	Unavailable     Kind = "unavailable"     // try again, or elsewhere
+	Timeout         Kind = "timeout"         // a deadline
+	Canceled        Kind = "canceled"        // the caller went away
+	MissingSegment  Kind = "missing_segment" // the index names a file that the store does not have
+	Internal        Kind = "internal"        // a bug of ours
 )
 
 // Error makes a Kind a target for errors.Is.
@@ -43,7 +44,7 @@ func New(kind Kind, format string, args ...any) error {
 	return &fault{kind: kind, err: fmt.Errorf(format, args...)}
 }
 
-// Wrap gives err a kind; nil stays nil. The innermost kind wins for KindOf only if no outer one is set.
+// Wrap gives err a kind; nil stays nil. KindOf then gives that kind, whatever kinds lie within.
 func Wrap(kind Kind, err error) error {
 	if err == nil {
 		return nil
@@ -51,11 +52,16 @@ func Wrap(kind Kind, err error) error {
 	return &fault{kind: kind, err: err}
 }
 
-// KindOf returns the outermost kind of err, and Internal when it has none.
+// KindOf returns the outermost kind of err. A context's own errors are Canceled and Timeout; anything else without a kind is Internal.
 func KindOf(err error) Kind {
 	var f *fault
-	if errors.As(err, &f) {
+	switch {
+	case errors.As(err, &f):
 		return f.kind
+	case errors.Is(err, context.Canceled):
+		return Canceled
+	case errors.Is(err, context.DeadlineExceeded):
+		return Timeout
 	}
 	return Internal
 }
