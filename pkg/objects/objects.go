@@ -32,10 +32,10 @@ import (
 // Attributes describe a stored object.
 type Attributes struct {
 	Key          string
-	Size         int64  // bytes
-	Tag          string // content tag: unquoted ETag
+	Size         int64     // bytes
+	Tag          string    // content tag: unquoted ETag
 	LastModified time.Time // by the store's clock; not told by Put
-	ContentType  string // not told by List
+	ContentType  string    // not told by List
 	// ContentEncoding as stored; Get never decodes it. Not told by List.
 	ContentEncoding string
 }

@@ -170,4 +170,3 @@ func (r *seekingReaderAt) ReadAt(p []byte, offset int64) (int, error) {
 	}
 	return n, err
 }
-

@@ -23,6 +23,7 @@ const (
 	deliveryTimeout = 10 * time.Second
 	firstPause      = 100 * time.Millisecond
 	longestPause    = 5 * time.Second
+	quiet           = 100 * time.Millisecond
 )
 
 // relay stands between the gateway and the webhook. The gateway tries each event once, refuses to start when nobody listens, and
@@ -32,6 +33,8 @@ type relay struct {
 	listener net.Listener
 	server   *http.Server
 	queue    chan []byte
+	stopping chan struct{}
+	latest   atomic.Int64 // when the latest event came, Unix nanoseconds
 	lost     atomic.Int64
 	workers  sync.WaitGroup
 	ctx      context.Context //nolint:containedctx // the life of the workers
@@ -44,7 +47,7 @@ func startRelay(ctx context.Context, deliver func(context.Context, []byte) error
 		return nil, fmt.Errorf("event relay: %w", err)
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	r := &relay{deliver: deliver, listener: l, queue: make(chan []byte, relayQueue), ctx: run, cancel: cancel}
+	r := &relay{deliver: deliver, listener: l, queue: make(chan []byte, relayQueue), stopping: make(chan struct{}), ctx: run, cancel: cancel}
 	r.server = &http.Server{Handler: http.HandlerFunc(r.accept), ReadHeaderTimeout: deliveryTimeout}
 	r.workers.Go(func() { _ = r.server.Serve(l) })
 	for range relayWorkers {
@@ -57,20 +60,35 @@ func (r *relay) url() string { return "http://" + r.listener.Addr().String() + "
 
 // stop delivers what is queued, as far as ctx lets it.
 func (r *relay) stop(ctx context.Context) error {
+	r.settle(ctx)
 	err := r.server.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(err, r.server.Close())
 	}
 	stopped := context.AfterFunc(ctx, r.cancel)
 	defer stopped()
-	close(r.queue)
+	close(r.stopping)
 	r.workers.Wait()
 	r.cancel()
 	return err
 }
 
+// settle waits for the events of the last requests, which the gateway sends behind its answers.
+func (r *relay) settle(ctx context.Context) {
+	tick := time.NewTicker(quiet / 10)
+	defer tick.Stop()
+	for begin := time.Now(); time.Since(time.Unix(0, max(begin.UnixNano(), r.latest.Load()))) < quiet; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // accept queues one event. Its answers have no body, since the gateway would never close it.
 func (r *relay) accept(w http.ResponseWriter, request *http.Request) {
+	r.latest.Store(time.Now().UnixNano())
 	event, err := io.ReadAll(http.MaxBytesReader(w, request.Body, relayBody))
 	if err != nil {
 		r.lost.Add(1)
@@ -86,31 +104,47 @@ func (r *relay) accept(w http.ResponseWriter, request *http.Request) {
 }
 
 func (r *relay) work() {
-	for event := range r.queue {
-		if !r.deliverSurely(event) {
-			r.lost.Add(1)
+	for {
+		select {
+		case event := <-r.queue:
+			r.deliverSurely(event)
+		case <-r.stopping:
+			r.drain()
+			return
 		}
 	}
 }
 
-// deliverSurely tries several times, and reports whether one of them succeeded.
-func (r *relay) deliverSurely(event []byte) bool {
+func (r *relay) drain() {
+	for {
+		select {
+		case event := <-r.queue:
+			r.deliverSurely(event)
+		default:
+			return
+		}
+	}
+}
+
+// deliverSurely tries several times, and counts an event that none of them delivered.
+func (r *relay) deliverSurely(event []byte) {
 	pause := firstPause
 	for range deliveryTries {
 		ctx, cancel := context.WithTimeout(r.ctx, deliveryTimeout)
 		err := r.deliver(ctx, event)
 		cancel()
 		if err == nil {
-			return true
+			return
 		}
 		select {
 		case <-r.ctx.Done():
-			return false
+			r.lost.Add(1)
+			return
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, longestPause)
 	}
-	return false
+	r.lost.Add(1)
 }
 
 // post returns the delivery to a webhook. An answer of 4xx is final: asking again would not change it.

@@ -26,6 +26,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -34,6 +35,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/gofiber/fiber/v3"
 	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/embedgw"
@@ -75,13 +77,16 @@ type Server struct {
 	endpoint string
 	previous string // the working directory to go back to
 	cancel   context.CancelFunc
-	done     chan error // the gateway's result, once
+	ended    chan struct{} // closed when the gateway has returned
+	result   error         // the gateway's, once ended
 	client   *s3.Client
 	events   *relay // nil: none
+	// gate is held for reading by each request, and by Stop for ever.
+	gate sync.RWMutex
 }
 
-// running guards what the gateway and its backend have but once a process: their packages' state and the working directory.
-var running atomic.Bool
+// current is the server of this process: the gateway's packages and the working directory are there but once.
+var current atomic.Pointer[Server]
 
 // Start runs a server and returns when it answers. It lives until Stop; ctx bounds the start only.
 func Start(ctx context.Context, o Options) (*Server, error) {
@@ -89,12 +94,12 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("start S3 server: %w", err)
 	}
-	if !running.CompareAndSwap(false, true) {
-		return nil, errors.New("start S3 server: another one runs in this process")
-	}
 	s := &Server{options: o}
+	if err := s.becomeCurrent(ctx); err != nil {
+		return nil, fmt.Errorf("start S3 server: %w", err)
+	}
 	if err := s.start(ctx); err != nil {
-		running.Store(false)
+		current.Store(nil)
 		return nil, fmt.Errorf("start S3 server: %w", err)
 	}
 	return s, nil
@@ -125,20 +130,24 @@ func (s *Server) CreateBucket(ctx context.Context, name string) error {
 // Client is an S3 client of the server, for what package objects does not do.
 func (s *Server) Client() *s3.Client { return s.client }
 
-// Stop ends the server: requests at work are finished, as far as ctx lets them. Events that are not yet delivered are lost.
+// Stop ends the server once the requests at work are done, and delivers the events that wait, as far as ctx lets it. Clients that
+// hold connections open do not delay it: the gateway waits for them behind its back.
 func (s *Server) Stop(ctx context.Context) error {
-	s.cancel()
+	closed := make(chan struct{})
+	go func() {
+		s.gate.Lock()
+		close(closed)
+	}()
 	select {
-	case err := <-s.done:
-		err = errors.Join(err, s.stopRelay(ctx), os.Chdir(s.previous))
-		running.Store(false)
-		if err != nil {
-			return fmt.Errorf("stop S3 server: %w", err)
-		}
-		return nil
+	case <-closed:
 	case <-ctx.Done():
 		return fmt.Errorf("stop S3 server: %w", ctx.Err())
 	}
+	s.cancel()
+	if err := errors.Join(s.stopRelay(ctx), os.Chdir(s.previous)); err != nil {
+		return fmt.Errorf("stop S3 server: %w", err)
+	}
+	return nil
 }
 
 // LostEvents counts the events that were given up.
@@ -147,6 +156,27 @@ func (s *Server) LostEvents() int64 {
 		return 0
 	}
 	return s.events.lost.Load()
+}
+
+// becomeCurrent waits for a server that is about to end, and fails where one runs.
+func (s *Server) becomeCurrent(ctx context.Context) error {
+	for !current.CompareAndSwap(nil, s) {
+		other := current.Load()
+		if other == nil {
+			continue
+		}
+		if other.gate.TryRLock() {
+			other.gate.RUnlock()
+			return errors.New("another one runs in this process")
+		}
+		select {
+		case <-other.ended:
+			current.CompareAndSwap(other, nil)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 func (s *Server) start(ctx context.Context) error {
@@ -197,22 +227,25 @@ func (s *Server) startGateway(ctx context.Context) error {
 	}
 	listening := make(chan struct{})
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan error, 1)
-	go func() { done <- embedgw.RunVersityGW(run, backend, s.config(address, func() { close(listening) })) }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.result = embedgw.RunVersityGW(run, backend, s.config(address, func() { close(listening) }))
+	}()
 
 	ctx, stop := context.WithTimeout(ctx, startPatience)
 	defer stop()
 	select {
 	case <-listening:
-	case err := <-done:
+	case <-ended:
 		cancel()
-		return err
+		return s.result
 	case <-ctx.Done():
 		cancel()
-		<-done
+		<-ended
 		return ctx.Err()
 	}
-	s.endpoint, s.cancel, s.done = "http://"+address, cancel, done
+	s.endpoint, s.cancel, s.ended = "http://"+address, cancel, ended
 	s.client = s.newClient()
 	return nil
 }
@@ -233,8 +266,17 @@ func (s *Server) config(address string, onListen func()) *embedgw.Config {
 		Quiet:             true,
 		KeepAlive:         true,
 		EventWebhookURL:   webhook,
-		S3Options:         []s3api.Option{s3api.WithOnListen(onListen)},
+		S3Options:         []s3api.Option{s3api.WithOnListen(onListen), s3api.WithMiddleware("/", s.admit)},
 	}
+}
+
+// admit lets requests in until Stop: after it the working directory is another's.
+func (s *Server) admit(c fiber.Ctx) error {
+	if !s.gate.TryRLock() {
+		return c.SendStatus(fiber.StatusServiceUnavailable)
+	}
+	defer s.gate.RUnlock()
+	return c.Next()
 }
 
 // open makes the posix backend, which changes the working directory.

@@ -19,7 +19,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/objects"
 )
 
-const stopPatience = 20 * time.Second
+const stopPatience = 10 * time.Second
 
 // Bucket is an empty bucket on the shared server.
 type Bucket struct {
@@ -70,18 +70,20 @@ func New(t testing.TB) *Bucket {
 var shared = &share{listeners: map[string]func(context.Context, []byte) error{}}
 
 type share struct {
-	mu        sync.Mutex
-	server    *s3.Server
-	dir       string
-	users     int
-	buckets   int
+	life    sync.Mutex // guards the server's start and stop
+	server  *s3.Server
+	dir     string
+	users   int
+	buckets int
+
+	mu        sync.Mutex // guards listeners
 	listeners map[string]func(context.Context, []byte) error
 }
 
 func (s *share) acquire(t testing.TB) (*s3.Server, int) {
 	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.life.Lock()
+	defer s.life.Unlock()
 	if s.server == nil {
 		s.start(t)
 	}
@@ -106,22 +108,18 @@ func (s *share) start(t testing.TB) {
 
 func (s *share) release(t testing.TB) {
 	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.life.Lock()
+	defer s.life.Unlock()
 	s.users--
 	if s.users > 0 {
 		return
 	}
-	server := s.server
-	s.server = nil
-	// The relay's last events need the lock.
-	s.mu.Unlock()
-	defer s.mu.Lock()
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
-	if err := server.Stop(ctx); err != nil {
+	if err := s.server.Stop(ctx); err != nil {
 		t.Error(err)
 	}
+	s.server = nil
 	if err := os.RemoveAll(s.dir); err != nil {
 		t.Error(err)
 	}
