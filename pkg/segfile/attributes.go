@@ -10,23 +10,20 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
 )
 
 // The column `attributes` holds those of a row that have no column, as one JSON object: {"name":{"k":value},...}, where k is the kind's
-// letter. Strings, arrays and maps (as JSON text) and bytes (base64) are JSON strings; integers and finite doubles are numbers, other
-// doubles "0x" and their bits in hexadecimal; a name with values of two kinds has two members.
+// letter; a name with values of two kinds has both: {"name":{"s":"1","i":1}}. Strings, arrays and maps (as JSON text) and bytes (base64)
+// are JSON strings; integers and finite doubles are numbers, other doubles the strings "Infinity", "-Infinity" and "NaN", with ":" and its bits in
+// hexadecimal if it is not the usual NaN.
 
-// appendAttribute appends one member, `"name":{"k":value}`.
-func appendAttribute(dst []byte, name string, v columns.Value) []byte {
-	dst = appendJSONString(dst, name)
-	return appendTagged(append(dst, ':'), v)
-}
-
+// appendTagged appends `"k":value`.
 func appendTagged(dst []byte, v columns.Value) []byte {
-	dst = append(dst, '{', '"', kindLetters[v.Kind], '"', ':')
+	dst = append(dst, '"', kindLetters[v.Kind], '"', ':')
 	switch v.Kind {
 	case columns.KindInt:
 		dst = strconv.AppendInt(dst, int64(v.Num), 10)
@@ -41,13 +38,23 @@ func appendTagged(dst []byte, v columns.Value) []byte {
 	default:
 		dst = appendJSONString(dst, v.Str)
 	}
-	return append(dst, '}')
+	return dst
 }
+
+// usualNaN is the bits of the NaN that ParseFloat makes.
+const usualNaN = 0x7ff8000000000001
 
 func appendDouble(dst []byte, bits uint64) []byte {
 	f := math.Float64frombits(bits)
-	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return fmt.Appendf(dst, `"0x%016x"`, bits)
+	switch {
+	case bits == usualNaN:
+		return append(dst, `"NaN"`...)
+	case math.IsNaN(f):
+		return fmt.Appendf(dst, `"NaN:%016x"`, bits)
+	case math.IsInf(f, 1):
+		return append(dst, `"Infinity"`...)
+	case math.IsInf(f, -1):
+		return append(dst, `"-Infinity"`...)
 	}
 	return strconv.AppendFloat(dst, f, 'g', -1, 64)
 }
@@ -87,10 +94,11 @@ func DecodeAttributes(dst []columns.Attribute, text string) ([]columns.Attribute
 		name := p.string()
 		p.expect(':')
 		p.expect('{')
-		value := p.tagged()
-		p.expect('}')
+		for p.err == nil && !p.skip('}') {
+			dst = append(dst, columns.Attribute{Name: name, Value: p.tagged()})
+			p.skip(',')
+		}
 		p.skip(',')
-		dst = append(dst, columns.Attribute{Name: name, Value: value})
 	}
 	if p.err == nil && p.rest != "" {
 		p.fail()
@@ -98,7 +106,7 @@ func DecodeAttributes(dst []columns.Attribute, text string) ([]columns.Attribute
 	return dst, p.err
 }
 
-// attributeParser reads exactly what appendAttribute writes.
+// attributeParser reads exactly what the writer writes.
 type attributeParser struct {
 	rest string
 	err  error
@@ -171,24 +179,29 @@ func (p *attributeParser) check(err error) {
 
 func (p *attributeParser) double() uint64 {
 	if p.rest != "" && p.rest[0] == '"' {
-		text := p.string()
-		if len(text) != 18 || text[:2] != "0x" {
-			p.fail()
-			return 0
-		}
-		bits, err := strconv.ParseUint(text[2:], 16, 64)
-		p.check(err)
-		return bits
+		return p.special(p.string())
 	}
 	f, err := strconv.ParseFloat(p.bare(), 64)
 	p.check(err)
 	return math.Float64bits(f)
 }
 
-// bare reads a number, true or false: all up to the brace that closes the value.
+// special reads a double that is not finite.
+func (p *attributeParser) special(text string) uint64 {
+	if hex, ok := strings.CutPrefix(text, "NaN:"); ok {
+		bits, err := strconv.ParseUint(hex, 16, 64)
+		p.check(err)
+		return bits
+	}
+	f, err := strconv.ParseFloat(text, 64)
+	p.check(err)
+	return math.Float64bits(f)
+}
+
+// bare reads a number, true or false: all up to what ends the value.
 func (p *attributeParser) bare() string {
 	for i := range len(p.rest) {
-		if p.rest[i] == '}' {
+		if p.rest[i] == '}' || p.rest[i] == ',' {
 			word := p.rest[:i]
 			p.rest = p.rest[i:]
 			return word

@@ -41,7 +41,7 @@ type surveyedKey struct {
 	column int
 	// rank orders the keys by name and kind.
 	rank int
-	// prefix is the JSON name and colon that begin the key's member of `attributes`.
+	// prefix is `"name":{`, which begins the key's member of `attributes`.
 	prefix []byte
 }
 
@@ -157,7 +157,7 @@ func (s *survey) chooseColumns(l *columns.Logs) {
 		if dense[id] {
 			entry.Column = ColumnName(key.Name, key.Kind)
 		} else {
-			k.prefix = append(appendJSONString(nil, key.Name), ':')
+			k.prefix = append(appendJSONString(nil, key.Name), ':', '{')
 		}
 		s.catalogue.Attributes = append(s.catalogue.Attributes, entry)
 	}

@@ -302,16 +302,24 @@ func (w *logWriter) gatherEntries(row int, entries []columns.Entry) {
 	}
 	slices.SortFunc(w.entries, func(a, b columns.Entry) int { return w.survey.keys[a.Key].rank - w.survey.keys[b.Key].rank })
 	w.rest.present[row] = 1
-	w.rest.bytes = append(w.rest.bytes, '{')
-	for i, e := range w.entries {
-		if i > 0 {
-			w.rest.bytes = append(w.rest.bytes, ',')
-		}
-		w.rest.bytes = append(w.rest.bytes, w.survey.keys[e.Key].prefix...)
-		w.rest.bytes = appendTagged(w.rest.bytes, w.logs.EntryValue(e))
-	}
-	w.rest.bytes = append(w.rest.bytes, '}')
+	w.rest.bytes = w.appendRest(w.rest.bytes)
 	w.rest.ends = append(w.rest.ends, len(w.rest.bytes))
+}
+
+// appendRest appends the sorted entries as the JSON text that `attributes` holds.
+func (w *logWriter) appendRest(dst []byte) []byte {
+	for i, e := range w.entries {
+		switch {
+		case i == 0:
+			dst = append(append(dst, '{'), w.survey.keys[e.Key].prefix...)
+		case w.logs.Key(e.Key).Name == w.logs.Key(w.entries[i-1].Key).Name:
+			dst = append(dst, ',')
+		default:
+			dst = append(append(dst, '}', ','), w.survey.keys[e.Key].prefix...)
+		}
+		dst = appendTagged(dst, w.logs.EntryValue(e))
+	}
+	return append(dst, '}', '}')
 }
 
 // end makes strings of the gathered bytes, which do not move any more.
