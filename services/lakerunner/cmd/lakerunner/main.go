@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+// Command lakerunner is LakeRunner in one binary: all services in one process (`lakerunner up`) and the command line.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/lakerunner/lakerunner/services/lakerunner/internal/cli"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := cli.Run(ctx, cli.Environment{
+		Args:     os.Args[1:],
+		Stdin:    os.Stdin,
+		Stdout:   os.Stdout,
+		Stderr:   os.Stderr,
+		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
+		Getenv:   os.Getenv,
+		Environ:  os.Environ(),
+		Now:      time.Now,
+	})
+	stop()
+	os.Exit(code)
+}

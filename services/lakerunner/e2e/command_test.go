@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow/ipc"
+
+	"github.com/lakerunner/lakerunner/services/lakerunner/internal/cli"
+	"github.com/lakerunner/lakerunner/services/lakerunner/internal/sample"
+)
+
+// command runs a command line against the lake.
+func (l *lake) command(ctx context.Context, key string, stdin string, args ...string) (code int, stdout, stderr string) {
+	var out, remarks bytes.Buffer
+	environment := map[string]string{"LAKERUNNER_ADDRESS": l.stack.GRPC, "LAKERUNNER_API_KEY": key, "LAKERUNNER_DATA": l.work}
+	code = cli.Run(ctx, cli.Environment{
+		Args: args, Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &remarks,
+		Getenv: func(name string) string { return environment[name] }, Now: time.Now,
+	})
+	return code, out.String(), remarks.String()
+}
+
+// must runs a command that has to succeed, with the organization's key.
+func (l *lake) must(t *testing.T, args ...string) string {
+	t.Helper()
+	code, stdout, stderr := l.command(t.Context(), l.keys["default"], "", args...)
+	if code != 0 {
+		t.Fatalf("lakerunner %s: exit code %d: %s", strings.Join(args, " "), code, stderr)
+	}
+	return stdout
+}
+
+// TestCommands runs each command against real services.
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	l := newLake(t, lakeOptions{})
+	end := lately()
+	objects := makeSample(t, sample.Options{Seed: 51, End: end, Lines: 800, Objects: 2})
+	for _, o := range objects {
+		l.put(o.Key, o.Body)
+	}
+	l.awaitReceipts("default", "otel-raw/default/shop/", len(objects))
+	span := []string{"--from", end.Add(-time.Hour).Format(time.RFC3339), "--to", end.Format(time.RFC3339)}
+	rows := func(service string) (n int) {
+		for _, o := range objects {
+			for _, r := range o.Rows {
+				if r.Service == service {
+					n++
+				}
+			}
+		}
+		return n
+	}
+
+	t.Run("query prints as many lines as there are, in each format", func(t *testing.T) {
+		t.Parallel()
+		query := append([]string{"query", `{service_name="gateway"}`, "--limit", "5000", "-o"}, span...)
+		for _, format := range []string{"table", "json", "raw"} {
+			args := append(append([]string{}, query[:5]...), format)
+			got := strings.Count(l.must(t, append(args, span...)...), "\n")
+			if want := rows("gateway"); got != want {
+				t.Errorf("%s: %d lines, want %d", format, got, want)
+			}
+		}
+	})
+
+	t.Run("query -o arrow writes an Arrow IPC stream", func(t *testing.T) {
+		t.Parallel()
+		stream := l.must(t, append([]string{"query", `{service_name="gateway"}`, "--limit", "5000", "-o", "arrow"}, span...)...)
+		if got := arrowRows(t, stream); got != rows("gateway") {
+			t.Errorf("%d rows, want %d", got, rows("gateway"))
+		}
+	})
+
+	t.Run("query answers a metric query at one time and in steps", func(t *testing.T) {
+		t.Parallel()
+		query := `sum(count_over_time({service_name="checkout"}[1h]))`
+		var document struct{ Samples [][2]string }
+		if err := json.Unmarshal([]byte(l.must(t, append([]string{"query", query, "-o", "json"}, span...)...)), &document); err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprint(rows("checkout")); len(document.Samples) != 1 || document.Samples[0][1] != want {
+			t.Errorf("got %v, want one sample of %s", document.Samples, want)
+		}
+		steps := l.must(t, append([]string{"query", query, "--step", "30m", "-o", "raw"}, span...)...)
+		if got := strings.Count(steps, "\n"); got == 0 || got > 3 {
+			t.Errorf("got %q", steps)
+		}
+	})
+
+	t.Run("labels, series and explain know the streams", func(t *testing.T) {
+		t.Parallel()
+		if names := l.must(t, append([]string{"labels"}, span...)...); !strings.Contains(names, "service_name\n") {
+			t.Errorf("labels: %q", names)
+		}
+		if values := l.must(t, append([]string{"labels", "service_name"}, span...)...); !strings.Contains(values, "checkout\n") {
+			t.Errorf("values: %q", values)
+		}
+		if series := l.must(t, append([]string{"series", `{service_name="checkout"}`}, span...)...); !strings.Contains(series, `service_name="checkout"`) {
+			t.Errorf("series: %q", series)
+		}
+		if plan := l.must(t, append([]string{"explain", `{service_name="checkout"} |= "declined"`}, span...)...); !strings.Contains(plan, "segments") {
+			t.Errorf("explain: %q", plan)
+		}
+	})
+
+	t.Run("preview shows a file and writes nothing; ingest takes it in", func(t *testing.T) {
+		t.Parallel()
+		file := filepath.Join(t.TempDir(), "uploaded.log")
+		stamp := end.Add(-30 * time.Minute).Format(time.RFC3339)
+		if err := os.WriteFile(file, fmt.Appendf(nil, "{\"time\":%q,\"message\":\"uploaded by hand\"}\n", stamp), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if shown := l.must(t, "preview", file); !strings.Contains(shown, "uploaded by hand") {
+			t.Errorf("preview: %s", shown)
+		}
+		if answer := l.must(t, "ingest", file); !strings.Contains(answer, "done") || !strings.Contains(answer, "1 rows out") {
+			t.Errorf("ingest: %s", answer)
+		}
+		if found := l.must(t, append([]string{"query", everything + ` |= "uploaded by hand"`, "-o", "raw"}, span...)...); !strings.Contains(found, "uploaded by hand") {
+			t.Errorf("query: %q", found)
+		}
+		if again := l.must(t, "preview", "s3://"+l.bucket.Name()+"/"+objects[0].Key); !strings.Contains(again, "otlp") {
+			t.Errorf("preview of an object: %s", again)
+		}
+	})
+
+	t.Run("receipts lists what was ingested, and counts a replay", func(t *testing.T) {
+		t.Parallel()
+		list := l.must(t, "receipts", "--state", "done", "--prefix", "otel-raw/default/shop/")
+		if strings.Count(list, objects[0].Key) != 1 {
+			t.Errorf("receipts: %s", list)
+		}
+		if count := l.must(t, "receipts", "--replay", "--dry-run", "--state", "done", "--prefix", "otel-raw/default/shop/"); !strings.HasPrefix(count, "2 objects") {
+			t.Errorf("replay: %s", count)
+		}
+	})
+
+	t.Run("an administrator reads the configuration, and makes and revokes keys", func(t *testing.T) { testAdministration(t, l) })
+}
+
+func testAdministration(t *testing.T, l *lake) {
+	t.Helper()
+	t.Parallel()
+	admin := func(args ...string) string {
+		code, stdout, stderr := l.command(t.Context(), l.adminKey, "", args...)
+		if code != 0 {
+			t.Fatalf("lakerunner %s: %s", strings.Join(args, " "), stderr)
+		}
+		return stdout
+	}
+	if document := admin("config", "get"); !strings.Contains(document, "default") || strings.Contains(document, l.bucket.Location.SecretKey) {
+		t.Errorf("configuration: %s", document)
+	}
+	secret := strings.TrimSpace(admin("apikey", "create", "--organization", "default", "--scope", "query", "--description", "made in a test"))
+	eventually(t, func() error {
+		if code, _, stderr := l.command(t.Context(), secret, "", "labels", "--since", "7d"); code != 0 {
+			return fmt.Errorf("the new key: %s", stderr)
+		}
+		return nil
+	})
+	var id string
+	for line := range strings.Lines(admin("apikey", "list")) {
+		if strings.Contains(line, "made in a test") {
+			id = strings.Fields(line)[0]
+		}
+	}
+	admin("apikey", "delete", id)
+	eventually(t, func() error {
+		if code, _, _ := l.command(t.Context(), secret, "", "labels", "--since", "7d"); code == 0 {
+			return fmt.Errorf("the revoked key still opens")
+		}
+		return nil
+	})
+}
+
+// TestBackfillCommand ingests what stood in the bucket before anybody listened.
+func TestBackfillCommand(t *testing.T) {
+	t.Parallel()
+	l := newLake(t, lakeOptions{deaf: true})
+	end := lately()
+	objects := makeSample(t, sample.Options{Seed: 52, End: end, Lines: 400, Objects: 5})
+	for _, o := range objects {
+		l.put(o.Key, o.Body)
+	}
+	source := "s3://" + l.bucket.Name() + "/otel-raw/default/"
+	if code, stdout, _ := l.command(t.Context(), l.adminKey, "n\n", "backfill", source); code != 0 || !strings.Contains(stdout, "objects   5") || strings.Contains(stdout, "running") {
+		t.Fatalf("exit code %d: %s", code, stdout)
+	}
+	code, stdout, stderr := l.command(t.Context(), l.adminKey, "", "backfill", source, "--yes")
+	if code != 0 || !strings.Contains(stdout, "is running") {
+		t.Fatalf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	l.awaitReceipts("default", "otel-raw/default/", len(objects))
+	if got, want := hashOf(l.lines("default", everything, end.Add(-time.Hour), end)), hashOfSample(objects...); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	eventually(t, func() error {
+		if _, list, _ := l.command(t.Context(), l.adminKey, "", "backfill", "list"); !strings.Contains(list, "done") {
+			return fmt.Errorf("the backfill is not done: %s", list)
+		}
+		return nil
+	})
+}
+
+// TestCommandErrors words what users do wrong.
+func TestCommandErrors(t *testing.T) {
+	t.Parallel()
+	l := newLake(t, lakeOptions{})
+	cases := map[string]struct {
+		key  string
+		args []string
+		code int
+		says string
+	}{
+		"no query":           {args: []string{"query"}, code: 2, says: "the query is missing"},
+		"a query in pieces":  {args: []string{"query", "{a=", "b}"}, code: 2, says: "needs quotes"},
+		"bad LogQL":          {args: []string{"query", `{service_name=`}, code: 2, says: "LogQL"},
+		"unknown flag":       {args: []string{"query", "--nonsense", "{}"}, code: 2, says: "--help"},
+		"unknown format":     {args: []string{"query", `{a="b"}`, "-o", "xml"}, code: 2, says: "table, json, raw or arrow"},
+		"tail of samples":    {args: []string{"query", `rate({a="b"}[1m])`, "--tail"}, code: 2, says: "metric query"},
+		"wrong key":          {key: "lr_wrong", args: []string{"labels"}, code: 1, says: "--api-key"},
+		"no right":           {key: l.keys["default"], args: []string{"config", "get"}, code: 1, says: "another scope"},
+		"nobody there":       {args: []string{"labels", "--address", "127.0.0.1:1"}, code: 1, says: "lakerunner up"},
+		"no such file":       {args: []string{"ingest", "/does/not/exist"}, code: 2, says: "no such file"},
+		"replay of nothing":  {args: []string{"receipts", "--replay"}, code: 2, says: "receipt ids"},
+		"not an object":      {key: l.keys["default"], args: []string{"ingest", "s3://bucket"}, code: 2, says: "s3://bucket/key"},
+		"migrate where":      {args: []string{"migrate"}, code: 2, says: "LRDB_URL"},
+		"an empty range":     {args: []string{"query", `{a="b"}`, "--from", "now"}, code: 2, says: "empty"},
+		"a step for lines":   {args: []string{"query", `{a="b"}`, "--step", "1m"}, code: 2, says: "log query"},
+		"a missing document": {args: []string{"config", "apply"}, code: 2, says: "--file"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			key := c.key
+			if key == "" {
+				key = l.keys["default"]
+			}
+			code, _, stderr := l.command(t.Context(), key, "", c.args...)
+			if code != c.code || !strings.Contains(stderr, c.says) {
+				t.Errorf("exit code %d, want %d: %s", code, c.code, stderr)
+			}
+		})
+	}
+
+	t.Run("version and completion need no server", func(t *testing.T) {
+		t.Parallel()
+		if version := l.must(t, "version"); !strings.HasPrefix(version, "lakerunner ") {
+			t.Errorf("got %q", version)
+		}
+		for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+			if script := l.must(t, "completion", shell); len(script) < 1000 {
+				t.Errorf("%s: %q", shell, script)
+			}
+		}
+	})
+}
+
+func arrowRows(t *testing.T, stream string) (rows int) {
+	t.Helper()
+	reader, err := ipc.NewReader(strings.NewReader(stream))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Release()
+	for reader.Next() {
+		rows += int(reader.RecordBatch().NumRows())
+	}
+	if err := reader.Err(); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
+	return rows
+}

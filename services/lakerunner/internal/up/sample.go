@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package up
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path"
+	"time"
+
+	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
+	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
+
+	"github.com/lakerunner/lakerunner/pkg/objects"
+
+	"github.com/lakerunner/lakerunner/services/lakerunner/internal/sample"
+)
+
+const (
+	sampleSeed     = 20260301
+	trickleEvery   = 2 * time.Second
+	tricklePerTick = 40
+)
+
+// loadSample puts the sample into the bucket and waits until all of it can be queried. An interrupted load is repeated with the
+// same objects, of which each is ingested once.
+func (u *running) loadSample(ctx context.Context) error {
+	if u.settings.SampleEnd.IsZero() {
+		u.settings.SampleEnd = u.options.Now().UTC().Truncate(time.Second)
+		if err := u.settings.save(u.options.Data); err != nil {
+			return err
+		}
+	}
+	made, err := sample.Objects(sample.Options{Seed: sampleSeed, Organization: Organization, End: u.settings.SampleEnd})
+	if err != nil {
+		return err
+	}
+	for _, o := range made {
+		if err := u.put(ctx, o); err != nil {
+			return err
+		}
+	}
+	if err := u.awaitRows(ctx, int64(sample.Rows(made))); err != nil {
+		return err
+	}
+	u.settings.SampleLoaded = true
+	return u.settings.save(u.options.Data)
+}
+
+// put writes an object, as a collector would. Only for a bucket that is not ours, whose events may go elsewhere, the notifier is told.
+func (u *running) put(ctx context.Context, o sample.Object) error {
+	written, err := u.bucket.Put(ctx, o.Key, bytes.NewReader(o.Body), int64(len(o.Body)))
+	if err != nil {
+		return fmt.Errorf("put the sample: %w", err)
+	}
+	if u.foundation.bucket.embedded {
+		return nil
+	}
+	return u.notify(ctx, written)
+}
+
+func (u *running) notify(ctx context.Context, written objects.Attributes) error {
+	_, err := u.notifier.NotifyObjects(ctx, &notifierv1.NotifyObjectsRequest{Objects: []*lakev1.Object{{
+		Bucket: u.foundation.bucket.Name, Key: written.Key, Tag: written.Tag, Size: written.Size,
+	}}})
+	if err != nil {
+		return fmt.Errorf("announce %s: %w", path.Base(written.Key), err)
+	}
+	return nil
+}
+
+// trickle goes on shopping until ctx ends.
+func (u *running) trickle(ctx context.Context) error {
+	ticker := time.NewTicker(trickleEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-ticker.C:
+			made, err := sample.Objects(sample.Options{
+				Seed: uint64(now.UnixNano()), Organization: Organization, Collector: "trickle", End: now, Length: trickleEvery, Lines: tricklePerTick, Objects: 1,
+			})
+			if err != nil {
+				return err
+			}
+			if err := u.put(ctx, made[0]); err != nil && ctx.Err() == nil {
+				u.options.Log.Warn("sample object lost", "error", err)
+			}
+		}
+	}
+}

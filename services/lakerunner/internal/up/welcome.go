@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package up
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/template"
+)
+
+// firstQuery is what a newcomer is shown, with its answer.
+const firstQuery = `{service_name="checkout"} |= "declined"`
+
+// welcome is what is printed when everything runs.
+type welcome struct {
+	Access   Access
+	Data     string
+	S3       string // endpoint; empty: not this process's
+	Bucket   string
+	Database string // without its password
+	Query    string
+	Lines    []string // answer of the first query, newest first
+	Rows     int64    // in the lake, of the sample's time
+}
+
+func (w welcome) print(out io.Writer) error {
+	t := template.Must(template.New("welcome").Funcs(template.FuncMap{"indent": indent}).Parse(`
+LakeRunner is running. Ctrl-C stops it; nothing is lost.
+
+  Loki API    {{ .Access.HTTP }}/loki
+  REST        {{ .Access.HTTP }}/api/v1        (description: {{ .Access.HTTP }}/openapi.json)
+  gRPC        {{ .Access.Address }}
+  Metrics     {{ .Access.HTTP }}/metrics
+{{- if .S3 }}
+  S3          {{ .S3 }}, bucket {{ .Bucket }}; keys are in {{ .Data }}/lakerunner.yaml
+{{- else }}
+  Bucket      {{ .Bucket }}
+{{- end }}
+  PostgreSQL  {{ .Database }}
+  API key     {{ .Access.APIKey }}
+
+Grafana: save this as provisioning/datasources/lakerunner.yaml
+
+  apiVersion: 1
+  datasources:
+    - name: LakeRunner
+      type: loki
+      access: proxy
+      url: {{ .Access.HTTP }}
+      basicAuth: true
+      basicAuthUser: lakerunner
+      jsonData:
+        maxLines: 1000
+      secureJsonData:
+        basicAuthPassword: {{ .Access.APIKey }}
+{{ if .Lines }}
+A first query, over {{ .Rows }} rows of a sample web shop:
+
+  lakerunner query '{{ .Query }}'
+
+{{ range .Lines }}{{ indent . }}
+{{ end }}{{ end }}`))
+	if err := t.Execute(out, w); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+func indent(line string) string { return "  " + strings.ReplaceAll(line, "\n", "\n  ") }
