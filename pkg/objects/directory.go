@@ -112,7 +112,7 @@ func (d *Directory) Head(ctx context.Context, key string) (Attributes, error) {
 
 // Put stores an object: written whole, flushed, and then renamed.
 func (d *Directory) Put(ctx context.Context, key string, body io.ReadSeeker, size int64) (Attributes, error) {
-	return d.put(ctx, key, body, size, d.root.Rename)
+	return d.put(ctx, key, body, size, func(from, to string) error { return taken(d.root.Rename(from, to)) })
 }
 
 // PutIfAbsent is Put by link(2), which fails where the name exists.
@@ -236,7 +236,7 @@ func (d *Directory) write(ctx context.Context, partial string, content io.Reader
 func (d *Directory) publish(partial, key string, publish func(from, to string) error) error {
 	folder := path.Dir(key)
 	for try := 1; ; try++ {
-		if err := d.root.MkdirAll(folder, 0o755); err != nil {
+		if err := taken(d.root.MkdirAll(folder, 0o755)); err != nil {
 			return err
 		}
 		err := publish(partial, key)
@@ -280,6 +280,14 @@ func checkKey(key string) error {
 		return fault.New(fault.Invalid, "the key %q is a directory's own", key)
 	}
 	return nil
+}
+
+// taken explains that a file is where a folder would have to be, or a folder where a file.
+func taken(err error) error {
+	if errors.Is(err, fs.ErrExist) {
+		return fault.Wrap(fault.Invalid, err)
+	}
+	return err
 }
 
 // absent reports whether a file is not there.

@@ -41,7 +41,7 @@ func (b *s3Bucket) Get(ctx context.Context, key, tag string) (io.ReadCloser, Att
 	}
 	out, err := b.client.GetObject(ctx, in)
 	if err != nil {
-		return nil, Attributes{}, b.fail("get", key, err)
+		return nil, Attributes{}, b.fail(ctx, "get", key, err)
 	}
 	a := Attributes{
 		Key:             key,
@@ -56,7 +56,7 @@ func (b *s3Bucket) Get(ctx context.Context, key, tag string) (io.ReadCloser, Att
 		_ = out.Body.Close()
 		return nil, Attributes{}, fault.New(fault.Conflict, "get %s/%s: its tag is %s now, not %s", b.name, key, a.Tag, tag)
 	}
-	return &s3Body{ReadCloser: out.Body, bucket: b, key: key}, a, nil
+	return &s3Body{ReadCloser: out.Body, ctx: ctx, bucket: b, key: key}, a, nil
 }
 
 func (b *s3Bucket) GetRange(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
@@ -65,9 +65,9 @@ func (b *s3Bucket) GetRange(ctx context.Context, key string, offset, length int6
 	}
 	out, err := b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.name, Key: &key, Range: aws.String(rangeHeader(offset, length))})
 	if err != nil {
-		return nil, b.fail("get a range of", key, err)
+		return nil, b.fail(ctx, "get a range of", key, err)
 	}
-	return &s3Body{ReadCloser: out.Body, bucket: b, key: key}, nil
+	return &s3Body{ReadCloser: out.Body, ctx: ctx, bucket: b, key: key}, nil
 }
 
 func rangeHeader(offset, length int64) string {
@@ -89,7 +89,7 @@ func (b *s3Bucket) List(ctx context.Context, prefix, startAfter string) iter.Seq
 		for {
 			out, err := b.client.ListObjectsV2(ctx, in)
 			if err != nil {
-				yield(Attributes{}, b.fail("list", prefix, err))
+				yield(Attributes{}, b.fail(ctx, "list", prefix, err))
 				return
 			}
 			for _, o := range out.Contents {
@@ -127,7 +127,7 @@ func (b *s3Bucket) listed(o types.Object, encoding types.EncodingType) (Attribut
 func (b *s3Bucket) Head(ctx context.Context, key string) (Attributes, error) {
 	out, err := b.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.name, Key: &key})
 	if err != nil {
-		return Attributes{}, b.fail("head", key, err)
+		return Attributes{}, b.fail(ctx, "head", key, err)
 	}
 	return Attributes{
 		Key:             key,
@@ -161,7 +161,7 @@ func (b *s3Bucket) deleteSome(ctx context.Context, keys []string) error {
 	}
 	out, err := b.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: &b.name, Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)}})
 	if err != nil {
-		err = b.fail("delete", keys[0], err)
+		err = b.fail(ctx, "delete", keys[0], err)
 		if errors.Is(err, fault.Unsupported) {
 			return b.deleteEach(ctx, keys)
 		}
@@ -185,19 +185,20 @@ func (b *s3Bucket) deleteEach(ctx context.Context, keys []string) error {
 		}
 		// NoSuchBucket is NotFound too, and is an error.
 		if apiCode(err) != "NoSuchKey" {
-			return b.fail("delete", key, err)
+			return b.fail(ctx, "delete", key, err)
 		}
 	}
 	return nil
 }
 
-func (b *s3Bucket) fail(verb, key string, err error) error {
-	return fault.Wrap(kindOf(err), fmt.Errorf("%s %s/%s: %w", verb, b.name, key, err))
+func (b *s3Bucket) fail(ctx context.Context, verb, key string, err error) error {
+	return fault.Wrap(kindOf(ctx, err), fmt.Errorf("%s %s/%s: %w", verb, b.name, key, err))
 }
 
 // s3Body gives the errors of a broken transfer their kind.
 type s3Body struct {
 	io.ReadCloser
+	ctx    context.Context //nolint:containedctx // it is the context of the request that this is the answer to
 	bucket *s3Bucket
 	key    string
 }
@@ -207,7 +208,7 @@ func (r *s3Body) Read(p []byte) (int, error) {
 	if err == nil || err == io.EOF {
 		return n, err
 	}
-	return n, r.bucket.fail("read", r.key, err)
+	return n, r.bucket.fail(r.ctx, "read", r.key, err)
 }
 
 func unquoteTag(etag string) string { return strings.Trim(strings.TrimPrefix(etag, "W/"), `"`) }

@@ -14,12 +14,9 @@ import (
 )
 
 // kindOf classifies an error of the SDK. What has neither a code nor a status never reached the server, or never came back.
-func kindOf(err error) fault.Kind {
-	switch {
-	case errors.Is(err, context.Canceled):
-		return fault.Canceled
-	case errors.Is(err, context.DeadlineExceeded):
-		return fault.Timeout
+func kindOf(ctx context.Context, err error) fault.Kind {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return kindOfEnd(ctx)
 	}
 	status := 0
 	var response *awshttp.ResponseError
@@ -31,6 +28,17 @@ func kindOf(err error) fault.Kind {
 		return kindOfLocal(err)
 	}
 	return kindOfCode(code, status)
+}
+
+// kindOfEnd tells the end of the caller's context from a time-out of a connection, which claims to be the same.
+func kindOfEnd(ctx context.Context) fault.Kind {
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return fault.Canceled
+	case ctx.Err() != nil:
+		return fault.Timeout
+	}
+	return fault.Unavailable
 }
 
 func apiCode(err error) string {

@@ -47,7 +47,7 @@ func (b *s3Bucket) put(ctx context.Context, key string, body io.ReadSeeker, size
 		tag, err = b.putParts(ctx, key, content, ifAbsent)
 	}
 	if err != nil {
-		return Attributes{}, b.fail("put", key, err)
+		return Attributes{}, b.fail(ctx, "put", key, err)
 	}
 	return Attributes{Key: key, Size: size, Tag: tag}, nil
 }

@@ -492,6 +492,7 @@ func (s suite) atomic(t *testing.T) {
 	version := func(i int) []byte { return bytes.Repeat([]byte{byte('a' + i)}, size) }
 	put(t, b, "k", version(0))
 	var writer sync.WaitGroup
+	defer writer.Wait()
 	writer.Go(func() {
 		for i := range versions {
 			if _, err := b.Put(t.Context(), "k", bytes.NewReader(version(i)), size); err != nil {
@@ -500,12 +501,17 @@ func (s suite) atomic(t *testing.T) {
 		}
 	})
 	for range versions {
-		got := get(t, b, "k")
+		got, err := readVersion(t, b, "k")
+		if errors.Is(err, fault.Conflict) {
+			continue // a broken body cannot be resumed from another version
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		if len(got) != size || !bytes.Equal(got, bytes.Repeat(got[:1], size)) {
 			t.Errorf("got a mixture of versions, %d bytes", len(got))
 		}
 	}
-	writer.Wait()
 }
 
 func put(t *testing.T, b objects.Bucket, key string, content []byte) objects.Attributes {
@@ -544,6 +550,16 @@ func get(t *testing.T, b objects.Bucket, key string) []byte {
 		t.Fatal(err)
 	}
 	return read(t, body)
+}
+
+func readVersion(t *testing.T, b objects.Bucket, key string) ([]byte, error) {
+	t.Helper()
+	body, _, err := b.Get(t.Context(), key, "")
+	if err != nil {
+		return nil, err
+	}
+	content, err := io.ReadAll(body)
+	return content, errors.Join(err, body.Close())
 }
 
 func read(t *testing.T, body io.ReadCloser) []byte {
