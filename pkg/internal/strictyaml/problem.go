@@ -65,7 +65,11 @@ func Suggest(got string, names []string) string {
 	slices.Sort(names)
 	best, distance := "", len(got)/2+1
 	for _, name := range names {
-		if d := levenshtein(got, name); d < distance {
+		// Nobody means a name so long; a document may hold any.
+		if len(got) > 2*len(name) {
+			continue
+		}
+		if d := edits(got, name); d < distance {
 			best, distance = name, d
 		}
 	}
@@ -75,22 +79,27 @@ func Suggest(got string, names []string) string {
 	return "want one of " + strings.Join(names, ", ")
 }
 
-func levenshtein(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+// edits is the number of letters to insert, delete, replace or swap with their neighbour that makes b of a (optimal string alignment).
+func edits(a, b string) int {
+	table := make([][]int, len(a)+1)
+	for i := range table {
+		table[i] = make([]int, len(b)+1)
+		table[i][0] = i
 	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
+	for j := range table[0] {
+		table[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+			table[i][j] = min(table[i-1][j]+1, table[i][j-1]+1, table[i-1][j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				table[i][j] = min(table[i][j], table[i-2][j-2]+1)
+			}
 		}
 	}
-	return row[len(b)]
+	return table[len(a)][len(b)]
 }
