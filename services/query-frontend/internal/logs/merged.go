@@ -13,7 +13,6 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/grafana/loki/v3/pkg/logql"
-	"github.com/grafana/loki/v3/pkg/logql/syntax"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -202,12 +201,13 @@ func (m *mergedSeries) mergePoints(points []promql.FPoint) ([]promql.FPoint, err
 	return merged, nil
 }
 
-// parseLabels parses labels in Prometheus' text form.
+// parseLabels parses labels in Prometheus' text form as Loki's engine does. It keeps empty ones: a parser that finds nothing
+// makes such a label, and it tells series apart.
 func parseLabels(text string) (labels.Labels, error) {
 	if text == "" || text == "{}" {
 		return labels.EmptyLabels(), nil
 	}
-	parsed, err := syntax.ParseLabels(text)
+	parsed, err := parser.NewParser(parser.Options{}).ParseMetric(text)
 	if err != nil {
 		return labels.EmptyLabels(), fault.Wrap(fault.Internal, fmt.Errorf("labels %s of a worker's answer: %w", text, err))
 	}
