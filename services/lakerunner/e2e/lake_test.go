@@ -58,6 +58,7 @@ type lake struct {
 type lakeOptions struct {
 	organizations []string                     // default: "default"
 	onRewrite     string                       // of the storage profile
+	streamLabels  []string                     // of the storage profile
 	workers       []string                     // addresses; none: one in process
 	roles         stack.Roles                  // zero: all
 	deaf          bool                         // no events reach the notifier
@@ -129,6 +130,9 @@ func (l *lake) writeConfig(o lakeOptions) {
 		location.Name, o.organizations[0], location.Endpoint, location.Region, location.AccessKey, location.SecretKey)
 	if o.onRewrite != "" {
 		fmt.Fprintf(&b, "    on_rewrite: %s\n", o.onRewrite)
+	}
+	if len(o.streamLabels) > 0 {
+		fmt.Fprintf(&b, "    stream_labels: [%s]\n", strings.Join(o.streamLabels, ", "))
 	}
 	fmt.Fprint(&b, "api_keys:\n")
 	key := func(id, organization, scopes string) string {

@@ -33,7 +33,7 @@ Several at once do no harm: one works, the others wait. The version before this 
 				fmt.Fprintln(env.Stdout, "the index's database is up to date")
 			}
 			if configDB != "" {
-				if err := config.Migrate(c.Context(), configDB); err != nil {
+				if err := config.MigrateDB(c.Context(), configDB); err != nil {
 					return err
 				}
 				fmt.Fprintln(env.Stdout, "the configuration's database is up to date")

@@ -16,6 +16,8 @@ type Access struct {
 	Address string `json:"address"` // gRPC
 	HTTP    string `json:"http"`    // base URL
 	APIKey  string `json:"api_key"` // of the default organization: query, ingest and admin
+	// Database is the URL of index and configdb, for `lakerunner doctor`.
+	Database string `json:"database"`
 }
 
 const accessFile = "access.json"

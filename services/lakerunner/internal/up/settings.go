@@ -14,13 +14,16 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/config"
 )
 
+// ConfigFile is the name of the configuration in the data directory.
+const ConfigFile = "lakerunner.yaml"
+
 // Organization is the one that a fresh `lakerunner up` has.
 const Organization = "default"
 
 const (
 	settingsFile = "settings.json"
-	configFile   = "lakerunner.yaml"
-	localBucket  = "lakerunner"
+
+	localBucket = "lakerunner"
 )
 
 // settings are made at the first start and kept.
@@ -73,7 +76,7 @@ func writeConfig(data string, s settings, b bucket) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("write configuration: %w", err)
 	}
-	path := filepath.Join(data, configFile)
+	path := filepath.Join(data, ConfigFile)
 	return path, writeFile(path, document.Bytes())
 }
 

@@ -103,7 +103,7 @@ func (u *running) startServices(ctx context.Context) (*stack.Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	u.access = Access{Address: services.GRPC, HTTP: "http://" + services.HTTP, APIKey: u.settings.APIKey}
+	u.access = Access{Address: services.GRPC, HTTP: "http://" + services.HTTP, APIKey: u.settings.APIKey, Database: u.foundation.database}
 	if err := u.connect(ctx, services); err != nil {
 		return nil, errors.Join(err, services.Stop(context.WithoutCancel(ctx)))
 	}

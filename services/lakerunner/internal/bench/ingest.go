@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lakerunner/lakerunner/pkg/index"
+	"github.com/lakerunner/lakerunner/pkg/lake"
+
+	"github.com/lakerunner/lakerunner/services/lakerunner/internal/stack"
+)
+
+const (
+	organization = "bench"
+	bucketName   = "bench"
+	rawPrefix    = "otel-raw/bench/corpus/"
+)
+
+// fillBucket links the corpus's objects into the bucket, as a collector would have put them there.
+func fillBucket(corpus, bucket string) (objects int64, err error) {
+	paths, err := corpusObjects(corpus)
+	if err != nil {
+		return 0, err
+	}
+	target := filepath.Join(bucket, filepath.FromSlash(rawPrefix))
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return 0, fmt.Errorf("make the bucket: %w", err)
+	}
+	for _, path := range paths {
+		if err := linkOrCopy(path, filepath.Join(target, filepath.Base(path))); err != nil {
+			return 0, fmt.Errorf("fill the bucket: %w", err)
+		}
+	}
+	return int64(len(paths)), nil
+}
+
+func linkOrCopy(from, to string) error {
+	err := os.Link(from, to)
+	if err == nil || !errors.Is(err, syscall.EXDEV) && !errors.Is(err, syscall.EPERM) {
+		return err
+	}
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, content, 0o600)
+}
+
+// announce writes receipt and task of each object, as the notifier does for events.
+func announce(ctx context.Context, database string, services *stack.Stack) error {
+	idx, err := index.Open(ctx, index.Config{URL: database})
+	if err != nil {
+		return err
+	}
+	defer idx.Close()
+	bucket, err := services.Objects.Bucket(ctx, bucketName)
+	if err != nil {
+		return err
+	}
+	var notices []index.Notice
+	for o, err := range bucket.List(ctx, rawPrefix, "") {
+		if err != nil {
+			return fmt.Errorf("list the bucket: %w", err)
+		}
+		notices = append(notices, index.Notice{
+			Object:       lake.Object{Bucket: bucketName, Key: o.Key, Tag: o.Tag, Size: o.Size, LastModified: o.LastModified},
+			Organization: organization, Collector: "corpus", Signal: lake.SignalLogs,
+		})
+	}
+	_, err = idx.Receive(ctx, notices)
+	return err
+}
+
+// ingestRole is the main function of the process whose cost is measured: one ingestor, until there is nothing left to do.
+func ingestRole(ctx context.Context, w workplace) error {
+	services, err := stack.Start(ctx, stack.Options{
+		Database: w.Database, ConfigFiles: []string{w.config()}, Dir: filepath.Join(w.Dir, "ingest"), HTTP: "127.0.0.1:0", GRPC: "127.0.0.1:0",
+		Roles: stack.Roles{Ingestor: true}, Log: logger(),
+	})
+	if err != nil {
+		return err
+	}
+	if err := announce(ctx, w.Database, services); err != nil {
+		return errors.Join(err, services.Stop(ctx))
+	}
+	return errors.Join(awaitIdle(ctx, w.Database), services.Stop(ctx))
+}
+
+// awaitIdle waits until all tasks are done; a buried one is an error.
+func awaitIdle(ctx context.Context, database string) error {
+	idx, err := index.Open(ctx, index.Config{URL: database, MaxConns: 1})
+	if err != nil {
+		return err
+	}
+	defer idx.Close()
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		backlog, err := idx.Backlog(ctx)
+		if err != nil {
+			return err
+		}
+		var waiting int64
+		for _, b := range backlog {
+			waiting += b.Tasks
+			if b.Buried > 0 {
+				return fmt.Errorf("%d objects could not be ingested", b.Buried)
+			}
+		}
+		if waiting == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// storedBytes measures the segments and their sidecars.
+func storedBytes(bucket string) (segments, all, sidecars int64, err error) {
+	err = filepath.WalkDir(filepath.Join(bucket, "db"), func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		switch {
+		case strings.HasSuffix(path, lake.SidecarSuffix):
+			sidecars += info.Size()
+			all += info.Size()
+		case strings.HasSuffix(path, ".parquet"):
+			segments++
+			all += info.Size()
+		}
+		return nil
+	})
+	return segments, all, sidecars, err
+}
+
+func logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
