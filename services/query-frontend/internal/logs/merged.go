@@ -165,40 +165,58 @@ func (m *mergedSeries) matrix() (promql.Matrix, error) {
 		}
 		matrix[at].Floats = append(matrix[at].Floats, points...)
 	}
-	for i := range matrix {
-		points, err := m.mergePoints(matrix[i].Floats)
+	out := make(promql.Matrix, 0, len(matrix))
+	for _, series := range matrix {
+		layers, err := m.mergePoints(series.Floats)
 		if err != nil {
 			return nil, err
 		}
-		matrix[i].Floats = points
+		for _, points := range layers {
+			out = append(out, promql.Series{Metric: series.Metric, Floats: points})
+		}
 	}
-	sort.Sort(matrix)
-	return matrix, nil
+	sort.Sort(out)
+	return out, nil
 }
 
-// mergePoints merges points of equal time, and divides a rate by its seconds.
-func (m *mergedSeries) mergePoints(points []promql.FPoint) ([]promql.FPoint, error) {
+// mergePoints merges points of equal time, and divides a rate by its seconds. Where nothing merges, points of equal time are
+// different series that Loki writes alike, such as {a=""} and {}; each comes back in a layer of its own.
+func (m *mergedSeries) mergePoints(points []promql.FPoint) ([][]promql.FPoint, error) {
 	slices.SortStableFunc(points, func(a, b promql.FPoint) int { return cmp.Compare(a.T, b.T) })
-	merged := points[:0]
-	for _, p := range points {
-		if last := len(merged) - 1; last >= 0 && merged[last].T == p.T {
-			if m.leaf.Merge == plan.MergeNone {
-				return nil, fault.New(fault.Internal, "a worker answered a series twice at %d", p.T)
-			}
-			merged[last].F = m.leaf.Merge.Of(merged[last].F, p.F)
-			continue
-		}
+	var layers [][]promql.FPoint
+	at := 0
+	for i, p := range points {
 		if !m.steps.has(p.T) {
 			return nil, fault.New(fault.Internal, "a worker answered a sample at %d ms, which is no step of the query", p.T)
 		}
-		merged = append(merged, p)
+		switch same := i > 0 && points[i-1].T == p.T; {
+		case same && m.leaf.Merge != plan.MergeNone:
+			last := &layers[0][len(layers[0])-1]
+			last.F = m.leaf.Merge.Of(last.F, p.F)
+			continue
+		case same:
+			at++
+		default:
+			at = 0
+		}
+		if at == len(layers) {
+			layers = append(layers, nil)
+		}
+		layers[at] = append(layers[at], p)
 	}
-	if m.leaf.Divisor != 0 {
-		for i := range merged {
-			merged[i].F /= m.leaf.Divisor
+	m.divide(layers)
+	return layers, nil
+}
+
+func (m *mergedSeries) divide(layers [][]promql.FPoint) {
+	if m.leaf.Divisor == 0 {
+		return
+	}
+	for _, points := range layers {
+		for i := range points {
+			points[i].F /= m.leaf.Divisor
 		}
 	}
-	return merged, nil
 }
 
 // parseLabels parses labels in Prometheus' text form as Loki's engine does. It keeps empty ones: a parser that finds nothing
