@@ -112,6 +112,16 @@ func (m *Mapper) SetLabels(names []string) {
 // Reset forgets the origins; it must be called when the logs were reset.
 func (m *Mapper) Reset() { m.origins, m.current = m.origins[:0], nil }
 
+// Resume is Reset in the middle of an origin's rows: more of them follow.
+func (m *Mapper) Resume() {
+	m.Reset()
+	o := m.scratch
+	m.Origin(&o)
+}
+
+// CurrentOrigin is the resource and scope of the rows that follow. It is valid until the next one.
+func (m *Mapper) CurrentOrigin() *columns.Origin { return &m.scratch }
+
 // Stream is the current origin's stream.
 func (m *Mapper) Stream() columns.StreamID { return m.current.stream }
 

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package pipeline
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lakerunner/lakerunner/pkg/columns"
+	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/objects"
+	"github.com/lakerunner/lakerunner/pkg/segfile"
+)
+
+// writer writes groups of rows as segments of one lease.
+type writer struct {
+	*Worker
+	lease     *lake.Lease
+	logs      *columns.Logs
+	directory string
+	// n numbers the lease's segments, uploaded ones of discarded objects included.
+	n int
+	// segments are the edit's.
+	segments []lake.Segment
+}
+
+func newWriter(w *Worker, lease *lake.Lease, logs *columns.Logs, directory string) *writer {
+	return &writer{Worker: w, lease: lease, logs: logs, directory: directory}
+}
+
+// add makes segments the edit's.
+func (w *writer) add(segments []lake.Segment) { w.segments = append(w.segments, segments...) }
+
+// uploads is how many segments are uploaded while the next is written.
+const uploads = 2
+
+// write writes each group as one segment and uploads it. It returns when all are in the bucket.
+func (w *writer) write(ctx context.Context, g groups) ([]lake.Segment, error) {
+	uploading, uploadCtx := errgroup.WithContext(ctx)
+	uploading.SetLimit(uploads)
+	var segments []lake.Segment
+	for _, key := range g.keys() {
+		if uploadCtx.Err() != nil {
+			break
+		}
+		file, segment, err := w.segment(ctx, key, g[key])
+		if err != nil {
+			_ = uploading.Wait() // the first error is this one
+			return nil, err
+		}
+		segments = append(segments, segment)
+		n := w.n
+		w.n++
+		w.deps.Checkpoint(label("written", n))
+		uploading.Go(func() error {
+			if err := w.upload(uploadCtx, segment, file); err != nil {
+				return err
+			}
+			w.deps.Checkpoint(label("uploaded", n))
+			return nil
+		})
+	}
+	if err := uploading.Wait(); err != nil {
+		return nil, err
+	}
+	return segments, nil
+}
+
+// scratchPair is a segment's two files on disk.
+type scratchPair struct{ parquet, sidecar *os.File }
+
+func (w *writer) segment(ctx context.Context, key groupKey, g *group) (*scratchPair, lake.Segment, error) {
+	w.logs.Sort(g.rows)
+	slices.Sort(g.sources)
+	sources := slices.Clone(slices.Compact(g.sources))
+	pair, err := w.scratch()
+	if err != nil {
+		return nil, lake.Segment{}, err
+	}
+	meta := segfile.Meta{
+		Organization: w.lease.Organization, Signal: lake.SignalLogs, Window: key.window(), Lease: w.lease.ID, Sources: sources,
+	}
+	written, err := pair.write(ctx, w.logs, g.rows, meta)
+	if err != nil {
+		pair.close()
+		return nil, lake.Segment{}, err
+	}
+	if written.Rows != int64(len(g.rows)) {
+		pair.close()
+		return nil, lake.Segment{}, fault.New(fault.Internal, "a segment of %d rows was written with %d", len(g.rows), written.Rows)
+	}
+	w.deps.Counters.segment(written)
+	return pair, lake.Segment{
+		Organization: w.lease.Organization, Signal: lake.SignalLogs, Window: meta.Window, Bucket: key.bucket,
+		Key:   lake.SegmentKey(w.lease.Organization, lake.SignalLogs, meta.Window, w.lease.ID, w.n),
+		Bytes: written.Bytes, SidecarBytes: written.SidecarBytes, Rows: written.Rows,
+		FirstTime: written.First, LastTime: written.Last, FormatVersion: written.FormatVersion, RowHash: written.RowHash, Sources: sources,
+	}, nil
+}
+
+func (w *writer) scratch() (*scratchPair, error) {
+	parquet, err := os.Create(filepath.Join(w.directory, label("segment", w.n)+".parquet"))
+	if err != nil {
+		return nil, scratchError(err)
+	}
+	sidecar, err := os.Create(filepath.Join(w.directory, label("segment", w.n)+lake.SidecarSuffix))
+	if err != nil {
+		parquet.Close()
+		return nil, scratchError(err)
+	}
+	return &scratchPair{parquet: parquet, sidecar: sidecar}, nil
+}
+
+func (p *scratchPair) write(ctx context.Context, logs *columns.Logs, rows []uint32, m segfile.Meta) (segfile.Written, error) {
+	parquet, sidecar := bufio.NewWriterSize(p.parquet, 256<<10), bufio.NewWriterSize(p.sidecar, 64<<10)
+	written, err := segfile.WriteLogs(ctx, parquet, sidecar, logs, rows, m)
+	if err != nil {
+		return written, fmt.Errorf("write segment: %w", err)
+	}
+	if err := parquet.Flush(); err != nil {
+		return written, scratchError(err)
+	}
+	if err := sidecar.Flush(); err != nil {
+		return written, scratchError(err)
+	}
+	return written, nil
+}
+
+func (p *scratchPair) close() {
+	for _, f := range []*os.File{p.parquet, p.sidecar} {
+		f.Close()
+		os.Remove(f.Name())
+	}
+}
+
+// upload puts the sidecar first: whoever finds the segment finds both.
+func (w *writer) upload(ctx context.Context, s lake.Segment, files *scratchPair) error {
+	defer files.close()
+	bucket, err := w.deps.Objects.Bucket(ctx, s.Bucket)
+	if err != nil {
+		return bucketError(err)
+	}
+	return putBoth(ctx, bucket, s.Key, files)
+}
+
+func putBoth(ctx context.Context, bucket objects.Bucket, key string, files *scratchPair) error {
+	if err := put(ctx, bucket, lake.SidecarKey(key), files.sidecar); err != nil {
+		return err
+	}
+	return put(ctx, bucket, key, files.parquet)
+}
