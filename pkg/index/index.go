@@ -4,79 +4,139 @@ package index
 
 import (
 	"context"
+	"embed"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"sync"
 	"time"
 
-	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/lakerunner/lakerunner/pkg/index/internal/db"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 )
 
-var errSoon = fault.New(fault.Unavailable, "index is being built")
+//go:embed migrations/*.sql
+var migrations embed.FS
 
-type Index struct{}
+// sessionSettings bound what a statement may take, so that a hanging one never keeps the others waiting for long.
+const sessionSettings = "SET statement_timeout = '60s'; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '60s'"
 
-func Migrate(ctx context.Context, url string) error           { return errSoon }
-func Open(ctx context.Context, config Config) (*Index, error) { return nil, errSoon }
-func (x *Index) Close()                                       {}
-func (x *Index) Ping(ctx context.Context) error               { return errSoon }
-func (x *Index) Now(ctx context.Context) (time.Time, error)   { return time.Time{}, errSoon }
-func (x *Index) Receive(ctx context.Context, notices []Notice) ([]Noticed, error) {
-	return nil, errSoon
-}
-func (x *Index) Enqueue(ctx context.Context, tasks []lake.Task) error        { return errSoon }
-func (x *Index) Claim(ctx context.Context, batch Batch) (*lake.Lease, error) { return nil, errSoon }
-func (x *Index) Renew(ctx context.Context, lease lake.LeaseID) error         { return errSoon }
-func (x *Index) Commit(ctx context.Context, lease *lake.Lease, edit lake.Edit) error { return errSoon }
+// maxTries is how often a transaction is tried that another one got into the way of.
+const maxTries = 6
 
-func (x *Index) Release(ctx context.Context, lease *lake.Lease, cause error) error { return errSoon }
-
-func (x *Index) Receipt(ctx context.Context, id lake.ReceiptID) (lake.Receipt, error) {
-	return lake.Receipt{}, errSoon
+// Index is a connection to the index's database. It is safe for concurrent use.
+type Index struct {
+	pool    *pgxpool.Pool
+	queries *db.Queries
+	bell    *bell
+	months  *sync.Map // of month: those whose partitions are known to exist
+	observe observer
 }
 
-func (x *Index) Receipts(ctx context.Context, query ReceiptQuery) ([]lake.Receipt, string, error) {
-	return nil, "", errSoon
+// Migrate brings the database's schema to the newest version. Processes that do so at the same time wait for each other.
+func Migrate(ctx context.Context, url string) error {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return invalidURL(err)
+	}
+	database := stdlib.OpenDB(*config)
+	defer database.Close()
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, database, files,
+		goose.WithSessionLocker(locker), goose.WithTableName("index_migrations"))
+	if err != nil {
+		return fmt.Errorf("read the index's migrations: %w", err)
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return failed("migrate the index", err)
+	}
+	return nil
 }
 
-func (x *Index) Replay(ctx context.Context, query ReplayQuery) (objects, bytes int64, err error) {
-	return 0, 0, errSoon
+// Open connects to a database that Migrate has been at.
+func Open(ctx context.Context, config Config) (*Index, error) {
+	pool, err := openPool(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	x := &Index{pool: pool, queries: db.New(pool), bell: newBell(pool), months: new(sync.Map), observe: unobserved}
+	if err := x.Ping(ctx); err != nil {
+		x.Close()
+		return nil, err
+	}
+	return x, nil
 }
 
-func (x *Index) Known(ctx context.Context, bucket string, objects []lake.Object) ([]bool, error) {
-	return nil, errSoon
+func openPool(ctx context.Context, config Config) (*pgxpool.Pool, error) {
+	c, err := pgxpool.ParseConfig(config.URL)
+	if err != nil {
+		return nil, invalidURL(err)
+	}
+	c.MaxConns = int32(min(config.MaxConns, 1000))
+	if config.MaxConns <= 0 {
+		c.MaxConns = 8
+	}
+	c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, sessionSettings)
+		return err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, c)
+	if err != nil {
+		return nil, failed("open the index", err)
+	}
+	return pool, nil
 }
 
-func (x *Index) Lookup(ctx context.Context, query Query) (Answer, error) { return Answer{}, errSoon }
-
-func (x *Index) SegmentsOf(ctx context.Context, receipt lake.ReceiptID) ([]lake.Segment, error) {
-	return nil, errSoon
+// Close gives the connections back. Calls that are under way finish first.
+func (x *Index) Close() {
+	x.bell.close()
+	x.pool.Close()
 }
 
-func (x *Index) WindowVersion(ctx context.Context, org lake.Organization, signal lake.Signal, window lake.Window) (lake.WindowVersion, error) {
-	return lake.WindowVersion{}, errSoon
-}
-func (x *Index) Backlog(ctx context.Context) ([]Backlog, error)     { return nil, errSoon }
-func (x *Index) Wait(ctx context.Context, kind lake.TaskKind) error { return errSoon }
-func (x *Index) CreateBackfill(ctx context.Context, backfill Backfill) (Backfill, error) {
-	return Backfill{}, errSoon
+// Ping asks whether the database answers and was migrated.
+func (x *Index) Ping(ctx context.Context) error {
+	_, err := x.queries.LatestReceiptID(ctx)
+	return failed("reach the index", err)
 }
 
-func (x *Index) Backfill(ctx context.Context, id BackfillID) (Backfill, error) {
-	return Backfill{}, errSoon
+// Now is the database's clock.
+func (x *Index) Now(ctx context.Context) (time.Time, error) {
+	now, err := x.queries.Now(ctx)
+	return now.UTC(), failed("read the index's clock", err)
 }
 
-func (x *Index) Backfills(ctx context.Context, pageSize int, pageToken string) ([]Backfill, string, error) {
-	return nil, "", errSoon
+// inTx runs a transaction, again when another one got into its way.
+func (x *Index) inTx(ctx context.Context, f func(q *db.Queries) error) error {
+	for try := 1; ; try++ {
+		err := pgx.BeginFunc(ctx, x.pool, func(tx pgx.Tx) error { return f(x.queries.WithTx(tx)) })
+		if err == nil || try == maxTries || !collided(err) {
+			return err
+		}
+		pause := time.Duration(rand.Int64N(int64(10 * time.Millisecond << try)))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
 }
 
-func (x *Index) SetBackfillState(ctx context.Context, id BackfillID, state BackfillState, reason string) (Backfill, error) {
-	return Backfill{}, errSoon
+// newLeaseID makes a token that was never used before. Tokens sort by the time they were made.
+func newLeaseID() (lake.LeaseID, error) {
+	id, err := uuid.NewV7()
+	return lake.LeaseID(id.String()), err
 }
-
-func (x *Index) ClaimBackfill(ctx context.Context, duration time.Duration) (*BackfillLease, error) {
-	return nil, errSoon
-}
-
-func (x *Index) AdvanceBackfill(ctx context.Context, lease *BackfillLease, step BackfillStep) (Backfill, error) {
-	return Backfill{}, errSoon
-}
-func (x *Index) ReleaseBackfill(ctx context.Context, lease *BackfillLease) error { return errSoon }

@@ -111,6 +111,9 @@ func (s *Server) CreateDatabase(ctx context.Context, name string) error {
 // Exited is closed when the server's process has ended, by Stop or by itself.
 func (s *Server) Exited() <-chan struct{} { return s.exited }
 
+// Major is the major version of the server.
+func (s *Server) Major() int { return s.binaries.Major }
+
 // PID is the process id of the server.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 

@@ -1,0 +1,498 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package index
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/index/internal/db"
+	"github.com/lakerunner/lakerunner/pkg/lake"
+)
+
+// Commit makes an edit of the lake and ends the lease. Asking again with the same edit, after an answer was lost, is no error.
+// fault.Conflict: the lease has ended, or something that the edit relies on is no more; nothing happened.
+func (x *Index) Commit(ctx context.Context, lease *lake.Lease, edit lake.Edit) (err error) {
+	defer x.observe("commit", &err)()
+	if err := x.commit(ctx, lease, edit); err != nil {
+		return failed(fmt.Sprintf("commit lease %s", lease.ID), err)
+	}
+	if kinds := append(kindsOf(edit.Next), lease.Kind); len(edit.Next)+len(edit.Retry) > 0 {
+		x.bell.announce(ctx, kinds...)
+	}
+	return nil
+}
+
+func (x *Index) commit(ctx context.Context, lease *lake.Lease, edit lake.Edit) error {
+	now, err := x.queries.Now(ctx)
+	if err != nil {
+		return err
+	}
+	if err := checkInvalid(lease, edit, now); err != nil {
+		return err
+	}
+	sum, err := digest(edit)
+	if err != nil {
+		return err
+	}
+	if err := x.makeMonths(ctx, edit.Add); err != nil {
+		return err
+	}
+	return x.inTx(ctx, func(q *db.Queries) error {
+		c := &commit{q: q, lease: lease, edit: edit, digest: sum}
+		return c.run(ctx)
+	})
+}
+
+// commit is one transaction of Commit. Rows are locked in one order by all of them: lease, tasks, receipts, segments, versions,
+// new tasks; within each by their key.
+type commit struct {
+	q      *db.Queries
+	lease  *lake.Lease
+	edit   lake.Edit
+	digest []byte
+
+	row     db.LockLeaseRow
+	done    []db.LockLeaseTasksRow
+	retried []verdict
+	hidden  []int64 // receipts that this edit supersedes
+	masked  []int64 // sources whose rows must not be answered: the hidden ones, and older ones in segments that are added
+	ids     []int64 // of the added segments
+	removed []db.RemoveSegmentsRow
+	touched []touched
+}
+
+// touched is a window whose answers this edit changes.
+type touched struct {
+	signal int16
+	start  time.Time
+	length int64
+}
+
+func (c *commit) run(ctx context.Context) error {
+	var err error
+	if c.row, err = lockLease(ctx, c.q, c.lease.ID); err != nil {
+		return err
+	}
+	if committed, err := c.stands(); committed || err != nil {
+		return err
+	}
+	steps := []func(context.Context) error{
+		c.lockTasks,
+		c.lockReceipts,
+		c.removeSegments,
+		c.addSegments,
+		c.finishReceipts,
+		c.supersede,
+		c.bumpVersions,
+		c.finishTasks,
+		c.record,
+	}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return endLease(ctx, c.q, string(c.lease.ID), leaseCommitted, c.digest)
+}
+
+// stands reports whether this very commit was made before.
+func (c *commit) stands() (bool, error) {
+	switch {
+	case c.row.State == leaseLive && c.row.Organization == string(c.lease.Organization):
+		return false, nil
+	case c.row.State == leaseLive:
+		return false, fault.New(fault.Invalid, "the lease is of another organization")
+	case c.row.State != leaseCommitted:
+		return false, fault.New(fault.Conflict, "the lease is %s", c.row.State)
+	case !bytes.Equal(c.row.Edit, c.digest):
+		return false, fault.New(fault.Conflict, "another edit was committed by this lease")
+	}
+	return true, nil
+}
+
+// lockTasks locks the lease's tasks and sorts them into those that are done and those that go back.
+func (c *commit) lockTasks(ctx context.Context) error {
+	tasks, err := c.q.LockLeaseTasks(ctx, c.row.ID)
+	if err != nil {
+		return err
+	}
+	if err := counted("tasks", int(c.row.Tasks), int64(len(tasks))); err != nil {
+		return err
+	}
+	causes := make(map[int64]string, len(c.edit.Retry))
+	for _, r := range c.edit.Retry {
+		causes[int64(r.Task)] = r.Cause
+	}
+	finished := make(map[int64]bool, len(c.edit.Outcomes))
+	for _, o := range c.edit.Outcomes {
+		finished[int64(o.Receipt)] = true
+	}
+	outcomes, retries := 0, 0
+	for _, t := range tasks {
+		cause, retry := causes[t.ID]
+		switch {
+		case retry && finished[t.Receipt] || !retry && t.Receipt != 0 && !finished[t.Receipt]:
+			return fault.New(fault.Invalid, "task %d of receipt %d wants either an outcome or a retry", t.ID, t.Receipt)
+		case retry:
+			retries++
+			c.retried = append(c.retried, c.giveBack(t, cause))
+		default:
+			c.done = append(c.done, t)
+			if t.Receipt != 0 {
+				outcomes++
+			}
+		}
+	}
+	if outcomes != len(c.edit.Outcomes) || retries != len(c.edit.Retry) {
+		return fault.New(fault.Invalid, "%d outcomes and %d retries are not of this lease, or named twice",
+			len(c.edit.Outcomes)-outcomes, len(c.edit.Retry)-retries)
+	}
+	return nil
+}
+
+func (c *commit) giveBack(t db.LockLeaseTasksRow, cause string) verdict {
+	a := accusation{cause: clean(cause), counts: true, guilty: true, delays: true}
+	return a.judgeAlone(t, c.row)
+}
+
+// lockReceipts locks, in one go, the receipts that the edit finishes, those whose rows they hide, and the sources of segments
+// that it adds: so whoever supersedes one of these does it before, and we see it, or after, and finds our segments.
+func (c *commit) lockReceipts(ctx context.Context) error {
+	var own, hiding []int64
+	for _, o := range c.edit.Outcomes {
+		own = append(own, int64(o.Receipt))
+		if o.State == lake.ReceiptDone || o.RowsOut > 0 {
+			hiding = append(hiding, int64(o.Receipt))
+		}
+	}
+	if len(hiding) > 0 {
+		var err error
+		if c.hidden, err = c.q.HiddenReceipts(ctx, hiding); err != nil {
+			return err
+		}
+	}
+	ids := slices.Concat(own, c.hidden, sourcesOf(c.edit))
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	c.hidden = slices.Compact(c.hidden)
+	if len(ids) == 0 {
+		return nil
+	}
+	rows, err := c.q.LockReceipts(ctx, ids)
+	if err != nil {
+		return err
+	}
+	if err := counted("receipts", len(ids), int64(len(rows))); err != nil {
+		return err
+	}
+	return c.checkReceipts(rows, own)
+}
+
+func (c *commit) checkReceipts(rows []db.LockReceiptsRow, own []int64) error {
+	states := make(map[int64]lake.ReceiptState, len(rows))
+	for _, r := range rows {
+		states[r.ID] = lake.ReceiptState(r.State)
+	}
+	for _, id := range own {
+		if states[id] != lake.ReceiptPending {
+			return fault.New(fault.Conflict, "receipt %d is %s", id, states[id])
+		}
+	}
+	c.masked = slices.Clone(c.hidden)
+	for _, id := range sourcesOf(c.edit) {
+		if states[id] == lake.ReceiptSuperseded {
+			c.masked = append(c.masked, id)
+		}
+	}
+	// One that another commit superseded since we looked for those to hide needs no second mark.
+	c.hidden = slices.DeleteFunc(c.hidden, func(id int64) bool { return states[id] == lake.ReceiptSuperseded })
+	return nil
+}
+
+func (c *commit) removeSegments(ctx context.Context) error {
+	if len(c.edit.Remove) == 0 {
+		return nil
+	}
+	var err error
+	c.removed, err = c.q.RemoveSegments(ctx, db.RemoveSegmentsParams{
+		Ids:          numbers(c.edit.Remove),
+		Organization: string(c.lease.Organization),
+		Lease:        string(c.lease.ID),
+	})
+	if err != nil {
+		return err
+	}
+	for _, r := range c.removed {
+		c.touch(r.Signal, r.WindowStart, r.WindowLength)
+	}
+	return counted("segments", len(c.edit.Remove), int64(len(c.removed)))
+}
+
+// touch notes a window whose rows change; a rewrite changes none.
+func (c *commit) touch(signal int16, start time.Time, length int64) {
+	if !c.edit.Rewrite {
+		c.touched = append(c.touched, touched{signal, start, length})
+	}
+}
+
+func (c *commit) addSegments(ctx context.Context) error {
+	if len(c.edit.Add) == 0 {
+		return nil
+	}
+	var err error
+	if c.ids, err = c.q.SegmentIDs(ctx, int32(len(c.edit.Add))); err != nil {
+		return err
+	}
+	segments := db.InsertSegmentsParams{Organization: string(c.lease.Organization), Lease: string(c.lease.ID), Ids: c.ids}
+	var sources db.InsertSegmentSourcesParams
+	for i, s := range c.edit.Add {
+		c.touch(int16(s.Signal), s.Window.Start, int64(s.Window.Length))
+		addSegment(&segments, s)
+		addSources(&sources, s, c.ids[i])
+	}
+	n, err := c.q.InsertSegments(ctx, segments)
+	if err != nil {
+		return err
+	}
+	if err := counted("segments", len(c.edit.Add), n); err != nil {
+		return err
+	}
+	n, err = c.q.InsertSegmentSources(ctx, sources)
+	if err != nil {
+		return err
+	}
+	return counted("sources", len(sources.Receipts), n)
+}
+
+func addSegment(p *db.InsertSegmentsParams, s lake.Segment) {
+	p.Signals = append(p.Signals, int16(s.Signal))
+	p.WindowStarts = append(p.WindowStarts, s.Window.Start.UTC())
+	p.WindowLengths = append(p.WindowLengths, int64(s.Window.Length))
+	p.Levels = append(p.Levels, int32(s.Level))
+	p.Buckets = append(p.Buckets, s.Bucket)
+	p.Keys = append(p.Keys, s.Key)
+	p.Bytes = append(p.Bytes, s.Bytes)
+	p.SidecarBytes = append(p.SidecarBytes, s.SidecarBytes)
+	p.RowCounts = append(p.RowCounts, s.Rows)
+	p.FirstTimes = append(p.FirstTimes, s.FirstTime.UnixNano())
+	p.LastTimes = append(p.LastTimes, s.LastTime.UnixNano())
+	p.FormatVersions = append(p.FormatVersions, int32(s.FormatVersion))
+	p.RowHashes = append(p.RowHashes, int64(s.RowHash))
+}
+
+func addSources(p *db.InsertSegmentSourcesParams, s lake.Segment, id int64) {
+	sources := slices.Clone(s.Sources)
+	slices.Sort(sources)
+	for _, source := range slices.Compact(sources) {
+		p.Receipts = append(p.Receipts, int64(source))
+		p.Segments = append(p.Segments, id)
+		p.Signals = append(p.Signals, int16(s.Signal))
+		p.WindowStarts = append(p.WindowStarts, s.Window.Start.UTC())
+	}
+}
+
+func (c *commit) finishReceipts(ctx context.Context) error {
+	if len(c.edit.Outcomes) == 0 {
+		return nil
+	}
+	var p db.FinishReceiptsParams
+	for _, o := range c.edit.Outcomes {
+		rejected, err := json.Marshal(cleanKeys(o.Rejected))
+		if err != nil {
+			return err
+		}
+		p.Ids = append(p.Ids, int64(o.Receipt))
+		p.States = append(p.States, string(o.State))
+		p.Signals = append(p.Signals, int16(o.Signal))
+		p.Reasons = append(p.Reasons, clean(o.Reason))
+		p.Formats = append(p.Formats, clean(o.Format))
+		p.RowsIn = append(p.RowsIn, o.RowsIn)
+		p.RowsOut = append(p.RowsOut, o.RowsOut)
+		p.Rejected = append(p.Rejected, rejected)
+	}
+	n, err := c.q.FinishReceipts(ctx, p)
+	if err != nil {
+		return err
+	}
+	return counted("receipts", len(c.edit.Outcomes), n)
+}
+
+func cleanKeys(rejected map[string]int64) map[string]int64 {
+	out := make(map[string]int64, len(rejected))
+	for reason, rows := range rejected {
+		out[clean(reason)] += rows
+	}
+	return out
+}
+
+// supersede marks the hidden receipts, drops their tasks, and masks their rows wherever they are.
+func (c *commit) supersede(ctx context.Context) error {
+	if len(c.hidden) > 0 {
+		n, err := c.q.SupersedeReceipts(ctx, c.hidden)
+		if err != nil {
+			return err
+		}
+		if err := counted("receipts", len(c.hidden), n); err != nil {
+			return err
+		}
+		if err := c.q.ForgetReceiptTasks(ctx, c.hidden); err != nil {
+			return err
+		}
+	}
+	if len(c.masked) == 0 {
+		return nil
+	}
+	rows, err := c.q.MaskSources(ctx, c.masked)
+	if err != nil {
+		return err
+	}
+	if len(c.hidden) == 0 { // only carried masks over into rewritten segments
+		return nil
+	}
+	for _, r := range rows {
+		c.touched = append(c.touched, touched{r.Signal, r.WindowStart, r.WindowLength})
+	}
+	return nil
+}
+
+// hour is a row of window_versions.
+type hour struct {
+	signal int16
+	start  int64 // Unix seconds
+}
+
+// bumpVersions adds one to the version of every hour whose rows change, and checks the versions that the edit relies on. All of
+// these rows stay locked until the end.
+func (c *commit) bumpVersions(ctx context.Context) error {
+	increments := make(map[hour]int64)
+	for _, e := range c.edit.Expect {
+		for _, h := range hoursOf(int16(e.Signal), e.Window.Start, int64(e.Window.Length)) {
+			increments[h] = 0
+		}
+	}
+	for _, t := range c.touched {
+		for _, h := range hoursOf(t.signal, t.start, t.length) {
+			increments[h] = 1
+		}
+	}
+	if len(increments) == 0 {
+		return nil
+	}
+	versions, err := c.bump(ctx, increments)
+	if err != nil {
+		return err
+	}
+	for _, e := range c.edit.Expect {
+		var before int64
+		for _, h := range hoursOf(int16(e.Signal), e.Window.Start, int64(e.Window.Length)) {
+			before += versions[h] - increments[h]
+		}
+		if before != e.Version {
+			return fault.New(fault.Conflict, "%s at %s have version %d, the edit was made from %d", e.Signal, e.Window.Start, before, e.Version)
+		}
+	}
+	return nil
+}
+
+func (c *commit) bump(ctx context.Context, increments map[hour]int64) (map[hour]int64, error) {
+	p := db.BumpVersionsParams{Organization: string(c.lease.Organization)}
+	for h, increment := range increments {
+		p.Signals = append(p.Signals, h.signal)
+		p.Hours = append(p.Hours, time.Unix(h.start, 0).UTC())
+		p.Increments = append(p.Increments, increment)
+	}
+	rows, err := c.q.BumpVersions(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	versions := make(map[hour]int64, len(rows))
+	for _, r := range rows {
+		versions[hour{r.Signal, r.Hour.Unix()}] = r.Version
+	}
+	return versions, nil
+}
+
+// hoursOf lists the hours that a window overlaps.
+func hoursOf(signal int16, start time.Time, length int64) []hour {
+	var hours []hour
+	end := start.Add(time.Duration(length))
+	for h := lake.WindowOf(start, time.Hour); h.Start.Before(end); h.Start = h.End() {
+		hours = append(hours, hour{signal, h.Start.Unix()})
+	}
+	return hours
+}
+
+// finishTasks drops the tasks that are done, gives back those to be retried, done ones that were asked for anew, and enqueues what follows.
+func (c *commit) finishTasks(ctx context.Context) error {
+	var drop []int64
+	back := c.retried
+	for _, t := range c.done {
+		if t.Again {
+			back = append(back, verdict{task: t})
+			continue
+		}
+		drop = append(drop, t.ID)
+	}
+	if err := finishTasks(ctx, c.q, c.row.ID, drop); err != nil {
+		return err
+	}
+	slices.SortFunc(back, func(a, b verdict) int { return cmp.Compare(a.task.ID, b.task.ID) })
+	if err := giveBack(ctx, c.q, c.row.ID, back); err != nil {
+		return err
+	}
+	return enqueue(ctx, c.q, c.edit.Next)
+}
+
+// record puts what happened into the outbox.
+func (c *commit) record(ctx context.Context) error {
+	r := commitRecord{Lease: c.lease.ID, Kind: c.lease.Kind, Organization: c.lease.Organization}
+	for i, s := range c.edit.Add {
+		r.Added = append(r.Added, recordedSegment{recordedKey{s.Bucket, s.Key}, c.ids[i], s.Sources})
+	}
+	for _, s := range c.removed {
+		r.Removed = append(r.Removed, recordedKey{s.Bucket, s.Key})
+	}
+	for _, o := range c.edit.Outcomes {
+		r.Receipts = append(r.Receipts, recordedReceipt{o.Receipt, o.State, o.RowsOut})
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return c.q.InsertCommitRecord(ctx, db.InsertCommitRecordParams{
+		Lease:        string(c.lease.ID),
+		Organization: string(c.lease.Organization),
+		Record:       b,
+	})
+}
+
+// month is a partition of a signal's segments.
+type month struct {
+	signal lake.Signal
+	year   int
+	month  time.Month
+}
+
+// makeMonths sees to the partitions before the transaction: making one is a transaction of its own, and rare.
+func (x *Index) makeMonths(ctx context.Context, add []lake.Segment) error {
+	for _, s := range add {
+		start := s.Window.Start.UTC()
+		m := month{s.Signal, start.Year(), start.Month()}
+		if _, known := x.months.Load(m); known {
+			continue
+		}
+		err := x.queries.MakeSegmentMonth(ctx, db.MakeSegmentMonthParams{Parent: "segments_" + s.Signal.String(), MonthStart: start})
+		if err != nil {
+			return fmt.Errorf("make the partition of %s of %d-%02d: %w", m.signal, m.year, m.month, err)
+		}
+		x.months.Store(m, true)
+	}
+	return nil
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+// Package index is the lake's account in PostgreSQL: which objects were seen, what is to be done, which segments there are. It
+// is the only way in which the lake changes (Commit) and the only one in which it is read (Lookup).
+//
+// The numbered rules that keep it true; each has a test of its name:
+//
+//  1. Commit is one transaction. It locks and checks the lease, its tasks and its receipts first; it is idempotent by the
+//     lease's token and edit, so an answer that was lost can be asked again; every removed segment must be live, and no
+//     receipt that it finishes may be superseded. Affected rows are counted; a difference is fault.Conflict, and nothing
+//     happened.
+//  2. Windows have a content version, counted by the hour and bumped by every edit that changes what is answered (not by a
+//     Rewrite). An edit derived from a window states the version it read in Edit.Expect, so that two first ones cannot both
+//     stand and late data is not overlooked. A piece of work is one task row, so it is leased once at a time.
+//  3. Time is the database's: leases, backing off and grace are computed in SQL. A lease ends when the database ends it.
+//  4. Enqueue coalesces on (kind, organization, signal, window, tier, receipt), in sorted order: no deadlock arises, and no
+//     wake-up is lost, since what is asked for while it is being done will be done again.
+//  5. Workers never delete their own files. A lease owns the key space .../{lease}/..., Commit refuses other keys, and a lease
+//     that ended without a commit stays on record so that its key space can be swept.
+//  6. A dead worker costs a try. The tasks of a lease that failed as a whole are halved: each half is claimed by itself. Only a
+//     task that fails alone, again and again, is buried: visibly, with its cause, and it can be replayed. A failure that is
+//     nobody's (fault.Unavailable, fault.Conflict) backs off and buries nothing; a shutdown (fault.Canceled) costs nothing.
+//  7. Removal is a mark: the row keeps when and by whom, and the object stays.
+//  8. Claims are fair: of the groups (organization, signal) with claimable tasks the one goes first that was served longest ago.
+//  9. Batching is a condition of the claim: enough bytes, a full batch, or old enough. NOTIFY is a hint, the claim is the truth.
+//
+// Receipts. An object is bucket, key and content tag. New content of a known key is the key's next revision; with
+// Notice.Replace its commit supersedes the older revisions: their rows are masked in every segment that holds them (and in
+// those that compaction makes later) in the same transaction. A replay of an object that brought rows is a next revision
+// as well, whose commit masks the rows of the same content; one that brought none is another try of the same receipt. Work on
+// a superseded receipt cannot be committed, and its task vanishes.
+//
+// No transaction is open while objects are read or written, claims never wait for each other, and every statement is bounded
+// and ordered and names the index that serves it.
+//
+// It does not read the object store, know formats, or decide what to compact: it holds what others decided.
+package index

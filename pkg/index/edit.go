@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package index
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/lake"
+)
+
+const (
+	// MaxEditSegments is how many segments one edit may add or remove.
+	MaxEditSegments = 10_000
+	// maxWindow is the longest window of a segment; Lookup relies on it.
+	maxWindow = 24 * time.Hour
+	// Windows further away than these get no partition. They bound what nonsense can do; which times are accepted is decided
+	// before, by each organization's acceptance window.
+	maxPast   = 30 * 366 * 24 * time.Hour
+	maxFuture = 366 * 24 * time.Hour
+)
+
+// checkEdit refuses edits that no lease could make, whatever the database holds.
+func checkEdit(lease *lake.Lease, edit lake.Edit, now time.Time) error {
+	if len(edit.Add) > MaxEditSegments || len(edit.Remove) > MaxEditSegments {
+		return fmt.Errorf("at most %d segments may be added and as many removed", MaxEditSegments)
+	}
+	for _, s := range edit.Add {
+		if err := checkSegment(lease, s, now); err != nil {
+			return fmt.Errorf("segment %s: %w", s.Key, err)
+		}
+	}
+	for _, o := range edit.Outcomes {
+		if err := checkOutcome(o); err != nil {
+			return fmt.Errorf("outcome of receipt %d: %w", o.Receipt, err)
+		}
+	}
+	if err := checkSources(edit, lease.Kind); err != nil {
+		return err
+	}
+	if err := checkExpected(edit.Expect); err != nil {
+		return err
+	}
+	return checkTasks(edit.Next)
+}
+
+func checkSegment(lease *lake.Lease, s lake.Segment, now time.Time) error {
+	w := s.Window
+	switch {
+	case s.Organization != lease.Organization:
+		return fmt.Errorf("organization %q, the lease is of %q", s.Organization, lease.Organization)
+	case s.Signal == lake.SignalUnknown || s.Signal > lake.SignalSpans:
+		return fmt.Errorf("signal %s", s.Signal)
+	case !ownedBy(lease.ID, s.Key) || s.Bucket == "":
+		return fmt.Errorf("not a key of lease %s", lease.ID)
+	case w.Length <= 0 || w.Length > maxWindow || !lake.WindowOf(w.Start, w.Length).Start.Equal(w.Start):
+		return fmt.Errorf("window of %s at %s: want one aligned to its length, of a day at most", w.Length, w.Start)
+	case w.Start.Before(now.Add(-maxPast)) || w.Start.After(now.Add(maxFuture)):
+		return fmt.Errorf("window at %s lies outside of any acceptance window", w.Start)
+	case !w.Contains(s.FirstTime) || !w.Contains(s.LastTime) || s.LastTime.Before(s.FirstTime):
+		return fmt.Errorf("rows from %s to %s do not lie in the window", s.FirstTime, s.LastTime)
+	case s.Rows <= 0 || s.Bytes <= 0 || s.SidecarBytes < 0 || s.Level < 0:
+		return fmt.Errorf("%d rows, %d bytes, %d sidecar bytes, level %d", s.Rows, s.Bytes, s.SidecarBytes, s.Level)
+	case len(s.Sources) == 0:
+		return fmt.Errorf("no sources")
+	}
+	return nil
+}
+
+// ownedBy reports whether a key lies in a lease's key space.
+func ownedBy(lease lake.LeaseID, key string) bool {
+	return lake.OwnKey(key) && strings.Contains(key, "/"+string(lease)+"/")
+}
+
+func checkOutcome(o lake.Outcome) error {
+	switch o.State {
+	case lake.ReceiptDone, lake.ReceiptFailed:
+	case lake.ReceiptSkipped:
+		if o.RowsOut != 0 {
+			return fmt.Errorf("skipped with %d rows", o.RowsOut)
+		}
+	default:
+		return fmt.Errorf("state %q", o.State)
+	}
+	if o.RowsIn < 0 || o.RowsOut < 0 || o.Signal > lake.SignalSpans {
+		return fmt.Errorf("%d rows in, %d rows out, signal %d", o.RowsIn, o.RowsOut, o.Signal)
+	}
+	return nil
+}
+
+// checkSources keeps ingest from adding rows of a receipt that it does not finish: they would come twice.
+func checkSources(edit lake.Edit, kind lake.TaskKind) error {
+	if kind != lake.TaskIngest {
+		return nil
+	}
+	brought := make(map[lake.ReceiptID]bool, len(edit.Outcomes))
+	for _, o := range edit.Outcomes {
+		brought[o.Receipt] = o.RowsOut > 0
+	}
+	for _, s := range edit.Add {
+		for _, source := range s.Sources {
+			if !brought[source] {
+				return fmt.Errorf("segment %s holds rows of receipt %d, which this edit does not finish with rows", s.Key, source)
+			}
+		}
+	}
+	return nil
+}
+
+func checkExpected(expected []lake.WindowVersion) error {
+	for _, e := range expected {
+		if e.Window.Length <= 0 || e.Window.Length > maxWindow || e.Window.Length%time.Hour != 0 ||
+			!lake.WindowOf(e.Window.Start, time.Hour).Start.Equal(e.Window.Start) {
+			return fmt.Errorf("the version of a window of %s at %s: want whole hours", e.Window.Length, e.Window.Start)
+		}
+	}
+	return nil
+}
+
+// digest tells one edit from another.
+func digest(edit lake.Edit) ([]byte, error) {
+	b, err := json.Marshal(edit)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(b)
+	return sum[:], nil
+}
+
+// sourcesOf lists all sources of the segments that an edit adds.
+func sourcesOf(edit lake.Edit) []int64 {
+	var ids []int64
+	for _, s := range edit.Add {
+		ids = append(ids, numbers(s.Sources)...)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// commitRecord is what follows a commit into the bucket.
+type commitRecord struct {
+	Lease        lake.LeaseID      `json:"lease"`
+	Kind         lake.TaskKind     `json:"kind"`
+	Organization lake.Organization `json:"organization"`
+	Added        []recordedSegment `json:"added,omitempty"`
+	Removed      []recordedKey     `json:"removed,omitempty"`
+	Receipts     []recordedReceipt `json:"receipts,omitempty"`
+}
+
+type recordedSegment struct {
+	recordedKey
+	ID      int64            `json:"id"`
+	Sources []lake.ReceiptID `json:"sources"`
+}
+
+type recordedKey struct {
+	Bucket string `json:"bucket"`
+	Key    string `json:"key"`
+}
+
+type recordedReceipt struct {
+	ID    lake.ReceiptID    `json:"id"`
+	State lake.ReceiptState `json:"state"`
+	Rows  int64             `json:"rows"`
+}
+
+// checkInvalid gives what checkEdit says its kind.
+func checkInvalid(lease *lake.Lease, edit lake.Edit, now time.Time) error {
+	return fault.Wrap(fault.Invalid, checkEdit(lease, edit, now))
+}
