@@ -70,6 +70,21 @@ func TestTwoOrganizations(t *testing.T) {
 		}
 	})
 
+	t.Run("the REST API keeps them apart", func(t *testing.T) {
+		t.Parallel()
+		pod := podOf(t, l, "blue", start, end)
+		params := url.Values{"start": {start.Format(time.RFC3339)}, "end": {end.Format(time.RFC3339)}, "page_size": {"1000"}}
+		for _, path := range []string{"/api/v1/labels/k8s_pod_name/values", "/api/v1/series", "/api/v1/receipts"} {
+			status, body := l.fetch(l.keys["red"], path, params)
+			if status != http.StatusOK || strings.Contains(string(body), pod) || strings.Contains(string(body), "otel-raw/blue/") {
+				t.Errorf("%s told red: %d: %.300s", path, status, body)
+			}
+			if status, body := l.fetch(l.keys["blue"], path, params); status != http.StatusOK || !strings.Contains(string(body), "blue") && !strings.Contains(string(body), pod) {
+				t.Errorf("%s told blue: %d: %.300s", path, status, body)
+			}
+		}
+	})
+
 	t.Run("a tenant header of the user's own counts for nothing", func(t *testing.T) {
 		t.Parallel()
 		params := url.Values{"query": {everything}, "start": span["start"], "end": span["end"]}
@@ -97,8 +112,8 @@ func TestTwoOrganizations(t *testing.T) {
 				}
 			}
 		}
-		for _, path := range []string{"/loki/api/v1/labels", "/api/v1/query/labels"} {
-			if code, _ := l.fetch("", path, nil); code != http.StatusUnauthorized && code != http.StatusNotFound {
+		for _, path := range []string{"/loki/api/v1/labels", "/api/v1/labels", "/api/v1/series", "/api/v1/receipts", "/api/v1/config"} {
+			if code, _ := l.fetch("", path, nil); code != http.StatusUnauthorized {
 				t.Errorf("%s without a key: %d", path, code)
 			}
 		}

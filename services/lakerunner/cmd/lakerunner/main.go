@@ -15,6 +15,9 @@ import (
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/cli"
 )
 
+// version is the release; the linker sets it.
+var version = "devel"
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := cli.Run(ctx, cli.Environment{
@@ -26,6 +29,7 @@ func main() {
 		Getenv:   os.Getenv,
 		Environ:  os.Environ(),
 		Now:      time.Now,
+		Version:  version,
 	})
 	stop()
 	os.Exit(code)

@@ -25,6 +25,7 @@ type Environment struct {
 	Getenv   func(string) string
 	Environ  []string
 	Now      func() time.Time
+	Version  string // of the release
 }
 
 // Run executes the command line and returns the process's exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.

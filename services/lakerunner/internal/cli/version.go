@@ -16,27 +16,22 @@ func newVersion(env Environment) *cobra.Command {
 		Short: "Print the version",
 		Args:  exactArgs(),
 		RunE: func(*cobra.Command, []string) error {
-			version, revision := buildVersion()
-			_, err := fmt.Fprintf(env.Stdout, "lakerunner %s (%s, %s %s/%s)\n", version, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(env.Stdout, "lakerunner %s (%s, %s %s/%s)\n", firstOf(env.Version, "devel"), revision(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
 }
 
-// buildVersion reads what the Go tool stamped into the binary.
-func buildVersion() (version, revision string) {
-	version, revision = "devel", "unknown revision"
+// revision is the commit that the Go tool stamped into the binary.
+func revision() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return version, revision
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		version = v
+		return "unknown revision"
 	}
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			revision = s.Value[:12]
+			return s.Value[:12]
 		}
 	}
-	return version, revision
+	return "unknown revision"
 }
