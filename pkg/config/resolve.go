@@ -14,7 +14,8 @@ type Resolution struct {
 	Organization lake.Organization
 	Collector    string      // what wrote it; may be empty
 	Signal       lake.Signal // SignalUnknown: the content decides
-	Profile      *Profile    // nil only when no storage profile names the bucket
+	// Profile is the storage profile that decided, or the first of the bucket. Nil only when none names the bucket.
+	Profile *Profile
 	// SkipReason is not empty when the object is no telemetry, or nobody's; the other fields are then what was found out until there.
 	SkipReason string
 }
@@ -37,19 +38,19 @@ const (
 //  2. Of the bucket's profiles whose prefix pattern matches the key, the one with the most literal characters decides.
 //  3. Is that a profile without a prefix, the conventional prefixes otel-raw/, logs-raw/, metrics-raw/ and traces-raw/ come first.
 func (s *Snapshot) Resolve(bucket, key string) Resolution {
-	profiles := s.buckets[bucket]
-	if len(profiles) == 0 {
+	first, ok := s.Profile(bucket)
+	if !ok {
 		return Resolution{SkipReason: SkipNoBucket}
 	}
 	if reason := skipped(key); reason != "" {
-		return Resolution{Profile: profiles[0], SkipReason: reason}
+		return Resolution{Profile: first, SkipReason: reason}
 	}
-	for _, profile := range profiles {
+	for _, profile := range s.buckets[bucket] {
 		if values, ok := profile.pattern.match(key); ok {
 			return s.admitted(profile.resolve(s, key, values))
 		}
 	}
-	return Resolution{Profile: profiles[0], SkipReason: SkipUnclaimed}
+	return Resolution{Profile: first, SkipReason: SkipUnclaimed}
 }
 
 func skipped(key string) string {
