@@ -38,7 +38,7 @@ func (c *client) addFlags(root *cobra.Command) {
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.address, "address", "", "gRPC address of the server, host:port (LAKERUNNER_ADDRESS)")
 	flags.StringVar(&c.key, "api-key", "", "API key (LAKERUNNER_API_KEY)")
-	flags.StringVar(&c.data, "data", "", "data directory of `lakerunner up` (LAKERUNNER_DATA, default "+up.DefaultData+")")
+	flags.StringVar(&c.data, "data", "", "data `directory` of 'lakerunner up' (LAKERUNNER_DATA, default "+up.DefaultData+")")
 	flags.BoolVar(&c.tls, "tls", false, "connect with TLS, trusting the system's authorities (LAKERUNNER_TLS=true)")
 	flags.StringVar(&c.ca, "ca-file", "", "connect with TLS, trusting the authorities in this PEM file (LAKERUNNER_CA_FILE)")
 }

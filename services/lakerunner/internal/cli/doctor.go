@@ -72,7 +72,7 @@ func diagnose(ctx context.Context, client *client, files []string, output string
 		}
 	}
 	if bad > 0 {
-		return fmt.Errorf("%d checks failed", bad)
+		return fmt.Errorf("checks that failed: %d", bad)
 	}
 	return nil
 }

@@ -45,6 +45,7 @@ func (f *foundation) startDatabase(ctx context.Context, o Options) error {
 			return err
 		}
 	}
+	o.say("starting PostgreSQL in %s", filepath.Join(o.Data, "postgres"))
 	server, err := postgres.Start(ctx, postgres.Options{Dir: filepath.Join(o.Data, "postgres"), Port: o.Postgres, Log: o.Log})
 	if err != nil {
 		return err
@@ -70,6 +71,7 @@ func (f *foundation) startBucket(ctx context.Context, o Options, s settings) err
 	if err := checkPort("--s3", "the S3 server", o.S3); err != nil {
 		return err
 	}
+	o.say("starting the S3 server")
 	server, err := s3.Start(ctx, s3.Options{
 		Dir: filepath.Join(o.Data, "s3"), Listen: o.S3, AccessKey: s.S3AccessKey, SecretKey: s.S3SecretKey, WebhookURL: webhookURL(o, s),
 	})

@@ -62,6 +62,9 @@ func (o Options) withDefaults() (Options, error) {
 	return o, o.checkLoopback()
 }
 
+// say tells the user what takes a moment.
+func (o Options) say(format string, args ...any) { fmt.Fprintf(o.Out, format+" ...\n", args...) }
+
 func orDefault(value, fallback string) string {
 	if value == "" {
 		return fallback

@@ -36,6 +36,7 @@ func (u *running) loadSample(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	u.options.say("loading %d rows of sample telemetry", sample.Rows(made))
 	for _, o := range made {
 		if err := u.put(ctx, o); err != nil {
 			return err

@@ -89,6 +89,7 @@ func (u *running) startServices(ctx context.Context) (*stack.Stack, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.say("starting the services")
 	services, err := stack.Start(ctx, stack.Options{
 		Database:     u.foundation.database,
 		ConfigDB:     u.foundation.database,
