@@ -218,3 +218,6 @@ func missing(o Object, err error) error {
 	}
 	return fault.New(fault.MissingSegment, "%s %s/%s is not in the object store", what, o.Bucket, o.Key)
 }
+
+// Parsed returns a sidecar if it is in memory.
+func (c *Cache[T]) Parsed(o Object) (T, bool) { return c.parsed.get(fileName(o)) }

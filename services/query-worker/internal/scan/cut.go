@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package scan
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/lakerunner/lakerunner/pkg/columns"
+	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
+	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
+)
+
+// cut is the part of a segment that a query has to look at.
+type cut struct {
+	segment  *Segment
+	contents *Contents
+	ordinal  int // place of the segment by key
+	// start is inclusive, end is not.
+	start, end int64
+	streams    []uint32 // that match, ascending
+	where      []string
+	// spans are the rows to look at; nil: all.
+	spans []cache.Rows
+	// lines is whether the body has to be looked at.
+	lines bool
+	// labels is whether where has conditions on structured metadata.
+	labels bool
+}
+
+// cutOf plans a segment; nil when no row of it can matter.
+func cutOf(s *Segment, c *Contents, sel *plan.Selection, start, end int64) *cut {
+	if s.Last < start || s.First >= end || sel.Lines.None {
+		return nil
+	}
+	k := &cut{segment: s, contents: c, start: start, end: end, lines: len(sel.Lines.Where) > 0 || !sel.Lines.Exact}
+	if !k.chooseStreams(sel) || !k.chooseLabels(sel.Labels) || !k.chooseRows(sel) {
+		return nil
+	}
+	k.where = append(k.where, sel.Lines.Where...)
+	k.excludeMasked()
+	return k
+}
+
+func (k *cut) chooseStreams(sel *plan.Selection) bool {
+	for i := range k.contents.streams {
+		s := &k.contents.streams[i]
+		if s.Last >= k.start && s.First < k.end && sel.Matches(s.labels) {
+			k.streams = append(k.streams, uint32(i))
+		}
+	}
+	return len(k.streams) > 0
+}
+
+// streamCondition asks for some of the segment's streams; empty when it asks for all.
+func (k *cut) streamCondition(ids []uint32) string {
+	if len(ids) == len(k.contents.streams) {
+		return ""
+	}
+	return idCondition("stream", ids)
+}
+
+// idCondition asks for ascending numbers, as a range where they are one: DuckDB prunes by ranges.
+func idCondition(column string, ids []uint32) string {
+	first, last := ids[0], ids[len(ids)-1]
+	span := fmt.Sprintf("%s BETWEEN %d AND %d", column, first, last)
+	if int(last-first)+1 == len(ids) {
+		return span
+	}
+	return span + " AND " + column + " IN (" + joinNumbers(ids) + ")"
+}
+
+func joinNumbers[T uint32 | int64](ids []T) string {
+	var b strings.Builder
+	for i, id := range ids {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.FormatInt(int64(id), 10))
+	}
+	return b.String()
+}
+
+func (k *cut) chooseLabels(conditions []plan.Condition) bool {
+	for _, c := range conditions {
+		switch sql := k.condition(c); sql {
+		case "":
+		case falseSQL:
+			return false
+		default:
+			k.where = append(k.where, sql)
+			k.labels = true
+		}
+	}
+	return true
+}
+
+const falseSQL = "false"
+
+// condition writes a condition for this segment: empty when nothing is known.
+func (k *cut) condition(c plan.Condition) string {
+	switch {
+	case c.Text != nil:
+		return k.textCondition(c.Text)
+	case c.All != nil:
+		return k.allConditions(c.All)
+	}
+	return k.anyConditions(c.Any)
+}
+
+func (k *cut) allConditions(all []plan.Condition) string {
+	var parts []string
+	for _, c := range all {
+		switch sql := k.condition(c); sql {
+		case "":
+		case falseSQL:
+			return falseSQL
+		default:
+			parts = append(parts, sql)
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "(" + strings.Join(parts, " AND ") + ")"
+}
+
+func (k *cut) anyConditions(some []plan.Condition) string {
+	var parts []string
+	for _, c := range some {
+		switch sql := k.condition(c); sql {
+		case "":
+			return ""
+		case falseSQL:
+		default:
+			parts = append(parts, sql)
+		}
+	}
+	return disjunction(parts)
+}
+
+func disjunction(parts []string) string {
+	if len(parts) == 0 {
+		return falseSQL
+	}
+	return "(" + strings.Join(parts, " OR ") + ")"
+}
+
+// textCondition asks for rows in which anything that LogQL may show under the name has an accepted value: which of them it shows is for
+// the pipeline to say.
+func (k *cut) textCondition(t *plan.Text) string {
+	parts, all := k.streamsAccepted(t)
+	if all {
+		return ""
+	}
+	if k.allStreamsHave(t.Name) {
+		return disjunction(parts) // metadata of that name is shown under another
+	}
+	var origins []uint32
+	for i, metadata := range k.contents.origins {
+		if slices.ContainsFunc(metadata, func(l columns.Label) bool { return l.Name == t.Name && t.Accepts(l.Value) }) {
+			origins = append(origins, uint32(i))
+		}
+	}
+	if len(origins) > 0 {
+		parts = append(parts, "("+idCondition("origin", origins)+")")
+	}
+	if sql := fieldCondition(t); sql != "" {
+		parts = append(parts, sql)
+	}
+	for i := range k.contents.attributes {
+		if a := &k.contents.attributes[i]; a.mayShow(t.Name) {
+			parts = append(parts, a.condition(t))
+		}
+	}
+	parts = slices.DeleteFunc(parts, func(sql string) bool { return sql == falseSQL })
+	return disjunction(parts)
+}
+
+func (k *cut) streamsAccepted(t *plan.Text) (parts []string, all bool) {
+	var accepted []uint32
+	for _, id := range k.streams {
+		if value := k.contents.streams[id].labels.Get(t.Name); value != "" && t.Accepts(value) {
+			accepted = append(accepted, id)
+		}
+	}
+	switch len(accepted) {
+	case 0:
+		return nil, false
+	case len(k.streams):
+		return nil, true
+	}
+	return []string{"(" + idCondition("stream", accepted) + ")"}, false
+}
+
+func (k *cut) allStreamsHave(name string) bool {
+	for _, id := range k.streams {
+		if !k.contents.streams[id].labels.Has(name) {
+			return false
+		}
+	}
+	return true
+}
+
+// fieldCondition is for names that fixed fields have; empty for others.
+func fieldCondition(t *plan.Text) string {
+	switch t.Name {
+	case columns.MetadataDetectedLevel, columns.MetadataSeverityText:
+		return textColumn(t.Name, t)
+	case columns.MetadataTraceID:
+		return idColumn("trace_id", 16, t)
+	case columns.MetadataSpanID:
+		return idColumn("span_id", 8, t)
+	case columns.MetadataSeverityNumber:
+		return numberColumn("severity_number", t)
+	case columns.MetadataObservedTimestamp:
+		return numberColumn("observed_time", t)
+	case columns.MetadataFlags:
+		return "flags <> 0" // the column may not have the number's sign
+	case columns.MetadataDroppedAttributes:
+		return "dropped_attributes <> 0"
+	}
+	return ""
+}
+
+func textColumn(column string, t *plan.Text) string {
+	if sql, ok := t.SQL(column); ok {
+		return sql
+	}
+	return column + " <> ''"
+}
+
+// idColumn compares a column of bytes with their hexadecimal text.
+func idColumn(column string, size int, t *plan.Text) string {
+	if t.Equal != "" {
+		raw, ok := parseID(t.Equal, size)
+		if !ok {
+			return falseSQL
+		}
+		return column + " = " + blob(raw)
+	}
+	if sql, ok := t.SQL("lower(hex(" + column + "))"); ok {
+		return sql
+	}
+	return column + " IS NOT NULL"
+}
+
+// parseID reads an id as LogQL shows it: in lower case.
+func parseID(text string, size int) ([]byte, bool) {
+	raw, err := hex.DecodeString(text)
+	return raw, err == nil && len(raw) == size && hex.EncodeToString(raw) == text
+}
+
+func blob(raw []byte) string {
+	var b strings.Builder
+	b.WriteByte('\'')
+	for _, c := range raw {
+		fmt.Fprintf(&b, `\x%02X`, c)
+	}
+	b.WriteString("'::BLOB")
+	return b.String()
+}
+
+func numberColumn(column string, t *plan.Text) string {
+	if t.Equal == "" {
+		return column + " <> 0"
+	}
+	return integerEquals(column, t.Equal)
+}
+
+// integerEquals compares with an integer that is written as LogQL shows it.
+func integerEquals(column, text string) string {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || strconv.FormatInt(n, 10) != text {
+		return falseSQL
+	}
+	return fmt.Sprintf("%s = %d", column, n)
+}
+
+func (a *attribute) condition(t *plan.Text) string {
+	if a.Column == "" {
+		return a.sparseCondition()
+	}
+	switch a.Kind {
+	case columns.KindString:
+		if sql, ok := t.SQL(a.Column); ok {
+			return sql
+		}
+	case columns.KindInt:
+		if t.Equal != "" {
+			return integerEquals(a.Column, t.Equal)
+		}
+	case columns.KindBool:
+		if t.Equal != "" {
+			return booleanEquals(a.Column, t.Equal)
+		}
+	}
+	return a.Column + " IS NOT NULL"
+}
+
+func booleanEquals(column, text string) string {
+	if text != "true" && text != "false" {
+		return falseSQL
+	}
+	return column + " = " + text
+}
+
+// sparseCondition asks for rows that have the attribute among those without a column. The text is JSON, in which a plain name stands as it is.
+func (a *attribute) sparseCondition() string {
+	quoted, ok := plan.Quote(`"` + a.Name + `":{`)
+	if !ok || strings.ContainsFunc(a.Name, func(r rune) bool { return r < ' ' || r == '"' || r == '\\' }) {
+		return "attributes IS NOT NULL"
+	}
+	return "contains(attributes, " + quoted + ")"
+}
+
+// chooseRows asks the token filter and the row groups' times which rows can matter.
+func (k *cut) chooseRows(sel *plan.Selection) bool {
+	candidates := k.contents.sidecar.Candidates(sel.Lines.Needles, k.traceID(sel.Labels))
+	groups := k.contents.RowGroups
+	all := true
+	for i, g := range groups {
+		if !candidates.Has(i) || g.Last < k.start || g.First >= k.end {
+			all = false
+			continue
+		}
+		last := len(k.spans) - 1
+		if last >= 0 && k.spans[last].Last+1 == g.FirstRow {
+			k.spans[last].Last += g.Rows
+			continue
+		}
+		k.spans = append(k.spans, cache.Rows{First: g.FirstRow, Last: g.FirstRow + g.Rows - 1})
+	}
+	if all {
+		k.spans = nil
+		return true
+	}
+	k.spans = fewer(k.spans, maxSpans)
+	return len(k.spans) > 0
+}
+
+// maxSpans is how many spans of rows one statement names: each is a scan of its own.
+const maxSpans = 4
+
+// fewer closes the smallest gaps until at most n spans are left.
+func fewer(spans []cache.Rows, n int) []cache.Rows {
+	for len(spans) > n {
+		narrowest := 1
+		for i := 2; i < len(spans); i++ {
+			if spans[i].First-spans[i-1].Last < spans[narrowest].First-spans[narrowest-1].Last {
+				narrowest = i
+			}
+		}
+		spans[narrowest-1].Last = spans[narrowest].Last
+		spans = slices.Delete(spans, narrowest, narrowest+1)
+	}
+	return spans
+}
+
+// traceID is the trace id that all rows must have, if one is asked for and nothing but the field can show it.
+func (k *cut) traceID(conditions []plan.Condition) *[16]byte {
+	for _, c := range conditions {
+		if c.All != nil {
+			if id := k.traceID(c.All); id != nil {
+				return id
+			}
+		}
+		if c.Text == nil || c.Text.Name != columns.MetadataTraceID || c.Text.Equal == "" || k.showsElsewhere(columns.MetadataTraceID) {
+			continue
+		}
+		if raw, ok := parseID(c.Text.Equal, 16); ok {
+			id := [16]byte(raw)
+			return &id
+		}
+	}
+	return nil
+}
+
+// showsElsewhere reports whether a name may be shown of a stream, origin or attribute.
+func (k *cut) showsElsewhere(name string) bool {
+	if k.contents.originHas[name] {
+		return true
+	}
+	for i := range k.contents.attributes {
+		if k.contents.attributes[i].mayShow(name) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(k.streams, func(id uint32) bool { return k.contents.streams[id].labels.Has(name) })
+}
+
+func (k *cut) excludeMasked() {
+	if len(k.segment.Masked) > 0 {
+		k.where = append(k.where, "source NOT IN ("+joinNumbers(k.segment.Masked)+")")
+	}
+}
+
+// rows is how many rows the statement will look at, at most.
+func (k *cut) rows() int64 {
+	if k.spans == nil {
+		return k.contents.Rows
+	}
+	var n int64
+	for _, s := range k.spans {
+		n += s.Last - s.First + 1
+	}
+	return n
+}
+
+// conditions are all of the statement's conditions, for some of the streams and a narrower time.
+func (k *cut) conditions(streams []uint32, start, end int64) []string {
+	where := slices.Clone(k.where)
+	if sql := k.streamCondition(streams); sql != "" {
+		where = append(where, sql)
+	}
+	if start = max(start, k.start); start > k.segment.First {
+		where = append(where, fmt.Sprintf("time >= %d", start))
+	}
+	if end = min(end, k.end); end <= k.segment.Last {
+		where = append(where, fmt.Sprintf("time < %d", end))
+	}
+	return where
+}
+
+// from writes the table of a statement: the file, once for each span of rows, so that each is pruned by a plain range.
+func (k *cut) from(path string, columns, where []string) string {
+	quoted, _ := plan.Quote(path)
+	selected := "SELECT " + strings.Join(columns, ", ") + " FROM read_parquet(" + quoted + ")"
+	if k.spans == nil {
+		return selected + whereClause(where)
+	}
+	var branches []string
+	for _, s := range k.spans {
+		branches = append(branches, selected+whereClause(append([]string{fmt.Sprintf("row BETWEEN %d AND %d", s.First, s.Last)}, where...)))
+	}
+	return strings.Join(branches, " UNION ALL ")
+}
+
+func whereClause(where []string) string {
+	if len(where) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(where, " AND ")
+}
+
+func join(parts []string) string { return strings.Join(parts, ", ") }

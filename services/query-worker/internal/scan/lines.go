@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package scan
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/grafana/loki/v3/pkg/logql/log"
+	"github.com/grafana/loki/v3/pkg/logql/syntax"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/lakerunner/lakerunner/pkg/columns"
+	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
+)
+
+// line is a line of an answer.
+type line struct {
+	position
+	hash             uint64
+	labels, text     string
+	metadata, parsed []columns.Label
+}
+
+// position is where a line stands in the order of lines.
+type position struct {
+	time    int64
+	ordinal int
+	row     int64
+}
+
+func (a position) compare(b position) int {
+	return cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.ordinal, b.ordinal), cmp.Compare(a.row, b.row))
+}
+
+// size is what a line holds of memory, about.
+func (l *line) size() int {
+	const fixed, pair = 160, 32
+	size := fixed + len(l.labels) + len(l.text)
+	for _, pairs := range [][]columns.Label{l.metadata, l.parsed} {
+		for _, p := range pairs {
+			size += pair + len(p.Name) + len(p.Value)
+		}
+	}
+	return size
+}
+
+// lineScan is a fragment that asks for lines.
+type lineScan struct {
+	*Scan
+	query     Lines
+	expr      syntax.LogSelectorExpr
+	selection plan.Selection
+}
+
+// Lines evaluates a log selector and gives its lines, in order, to emit.
+func (s *Scan) Lines(ctx context.Context, q Lines, emit func(arrow.RecordBatch) error) error {
+	expr, err := plan.ParseSelector(q.Selector)
+	if err != nil {
+		return err
+	}
+	l := &lineScan{Scan: s, query: q, expr: expr, selection: plan.Select(expr)}
+	cuts, err := s.cuts(ctx, &l.selection, q.Start, q.End)
+	if err != nil {
+		return err
+	}
+	l.order(cuts)
+	w := newLineWriter(emit)
+	defer w.release()
+	if q.Limit > 0 {
+		return l.limited(ctx, cuts, w)
+	}
+	return l.all(ctx, cuts, w)
+}
+
+// first and last bound the times of a cut's rows.
+func (k *cut) first() int64 { return max(k.segment.First, k.start) }
+func (k *cut) last() int64  { return min(k.segment.Last, k.end-1) }
+
+// order puts the cuts that can hold the first lines of the answer first.
+func (l *lineScan) order(cuts []*cut) {
+	slices.SortStableFunc(cuts, func(a, b *cut) int {
+		if l.query.Forward {
+			return cmp.Compare(a.first(), b.first())
+		}
+		return cmp.Compare(b.last(), a.last())
+	})
+}
+
+// limited answers with the first lines in the direction. It ends when no cut can hold one that is before those found.
+func (l *lineScan) limited(ctx context.Context, cuts []*cut, w *lineWriter) error {
+	found := &best{limit: l.query.Limit, forward: l.query.Forward, memory: &l.memory}
+	err := l.share(ctx, cuts, func(ctx context.Context, next func() *cut) (func() error, error) {
+		for k := next(); k != nil; k = next() {
+			if !found.wants(k) {
+				l.Statistics.Pruned.Add(1)
+				continue
+			}
+			if err := l.search(ctx, k, found); err != nil {
+				return nil, err
+			}
+		}
+		return func() error { return nil }, nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, line := range found.sorted() {
+		if err := w.add(line); err != nil {
+			return err
+		}
+	}
+	return w.flush()
+}
+
+// all answers with every line. Cuts whose times overlap are held in memory together, and sorted.
+func (l *lineScan) all(ctx context.Context, cuts []*cut, w *lineWriter) error {
+	for len(cuts) > 0 {
+		n := l.overlapping(cuts)
+		found := &best{forward: l.query.Forward, memory: &l.memory}
+		err := l.share(ctx, cuts[:n], func(ctx context.Context, next func() *cut) (func() error, error) {
+			for k := next(); k != nil; k = next() {
+				if err := l.search(ctx, k, found); err != nil {
+					return nil, err
+				}
+			}
+			return func() error { return nil }, nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, line := range found.sorted() {
+			if err := w.add(line); err != nil {
+				return err
+			}
+			l.memory.give(line.size())
+		}
+		if err := w.flush(); err != nil {
+			return err
+		}
+		cuts = cuts[n:]
+	}
+	return nil
+}
+
+// overlapping is how many of the ordered cuts share times with the first one, or with one that does.
+func (l *lineScan) overlapping(cuts []*cut) int {
+	first, last := cuts[0].first(), cuts[0].last()
+	for n, k := range cuts {
+		if l.query.Forward && k.first() > last || !l.query.Forward && k.last() < first {
+			return n
+		}
+		first, last = min(first, k.first()), max(last, k.last())
+	}
+	return len(cuts)
+}
+
+// The size of the first page of rows, beside what the limit asks for, and of the largest.
+const (
+	leastPage = 128
+	mostPage  = 16 << 10
+)
+
+// search gives the lines of one cut to found, page by page in the direction, until it wants no more.
+func (l *lineScan) search(ctx context.Context, k *cut, found *best) error {
+	file, err := l.open(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer file.Release()
+	l.looked(k)
+	p, err := l.newPages(k, file.Path, found)
+	if err != nil {
+		return err
+	}
+	if l.query.Limit == 0 {
+		_, err := p.read(ctx, "")
+		return err
+	}
+	size := max(leastPage, l.query.Limit)
+	for {
+		rows, err := p.read(ctx, fmt.Sprintf(" ORDER BY %s LIMIT %d", p.ordering, size))
+		if err != nil || rows < size || !found.wantsAt(p.at.time) {
+			return err
+		}
+		size = min(size*4, max(mostPage, l.query.Limit))
+	}
+}
+
+// pages reads the rows of one cut in the direction, and runs the pipeline on them.
+type pages struct {
+	scan       *lineScan
+	cut        *cut
+	path       string
+	found      *best
+	projection projection
+	structured *structuredOf
+	ordering   string
+	pipeline   log.Pipeline
+	streams    []log.StreamPipeline
+	at         position // of the last row read
+	begun      bool
+}
+
+func (l *lineScan) newPages(k *cut, path string, found *best) (*pages, error) {
+	own, err := syntax.Clone(l.expr) // making a pipeline changes the expression
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err)
+	}
+	p := &pages{scan: l, cut: k, path: path, found: found, ordering: "time DESC, row DESC"}
+	if l.query.Forward {
+		p.ordering = "time, row"
+	}
+	if p.pipeline, err = own.Pipeline(); err != nil {
+		return nil, fault.Wrap(fault.Invalid, err)
+	}
+	p.projection.time()
+	p.projection.number()
+	p.projection.stream()
+	p.projection.body()
+	p.projection.structured(k, plan.Names{All: true})
+	p.structured = newStructuredOf(k, &p.projection)
+	p.streams = make([]log.StreamPipeline, len(k.contents.streams))
+	return p, nil
+}
+
+// read reads one page and says how many rows it had.
+func (p *pages) read(ctx context.Context, ending string) (int, error) {
+	rows := 0
+	sql := p.cut.from(p.path, p.projection.columns(), p.conditions())
+	if ending != "" && p.cut.spans != nil {
+		sql = "SELECT * FROM (" + sql + ")"
+	}
+	err := p.scan.rows(ctx, sql+ending, &p.projection, func(r *row) error {
+		rows++
+		p.begun = true
+		p.at = position{time: r.Time, ordinal: p.cut.ordinal, row: r.number}
+		return p.row(r)
+	})
+	return rows, err
+}
+
+// conditions continues behind the last row, and leaves out what comes too late to be wanted.
+func (p *pages) conditions() []string {
+	start, end := p.cut.start, p.cut.end
+	worst, full := p.found.worst()
+	switch {
+	case full && p.scan.query.Forward:
+		end = min(end, worst.time+1)
+	case full:
+		start = max(start, worst.time)
+	}
+	where := p.cut.conditions(p.cut.streams, start, end)
+	if !p.begun {
+		return where
+	}
+	beyond, strictly := "<=", "<"
+	if p.scan.query.Forward {
+		beyond, strictly = ">=", ">"
+	}
+	t := p.at.time
+	return append(where, fmt.Sprintf("time %s %d", beyond, t), fmt.Sprintf("(time %s %d OR row %s %d)", strictly, t, strictly, p.at.row))
+}
+
+func (p *pages) row(r *row) error {
+	if p.streams[r.Stream] == nil {
+		p.streams[r.Stream] = p.pipeline.ForStream(p.cut.contents.streams[r.Stream].labels)
+	}
+	if !p.found.wantsPosition(p.at) {
+		return nil
+	}
+	text, result, ok := p.streams[r.Stream].ProcessString(r.Time, r.Body, p.structured.labels(r))
+	if !ok {
+		return nil
+	}
+	return p.found.add(&line{
+		position: p.at,
+		hash:     p.cut.contents.streams[r.Stream].hash,
+		labels:   result.String(),
+		text:     strings.Clone(text), // it may be the body, which is the batch's
+		metadata: pairsOf(result.StructuredMetadata()),
+		parsed:   pairsOf(result.Parsed()),
+	})
+}
+
+func pairsOf(ls labels.Labels) []columns.Label {
+	if ls.IsEmpty() {
+		return nil
+	}
+	pairs := make([]columns.Label, 0, ls.Len())
+	ls.Range(func(l labels.Label) { pairs = append(pairs, columns.Label{Name: l.Name, Value: l.Value}) })
+	return pairs
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package scan
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/lakerunner/lakerunner/pkg/columns"
+	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/segfile"
+	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
+)
+
+// row is a row of a segment on its way to Loki. Its strings live as long as their batch.
+type row struct {
+	columns.LogRow
+	number int64
+	count  int64 // of rows that are counted together
+	bytes  int64 // of their bodies
+	bucket int64
+	sparse string
+}
+
+// field is one column of a statement, and how its values get into a row.
+type field struct {
+	sql string
+	set func(r *row, a arrow.Array, i int)
+}
+
+// projection is the columns that a query needs of a segment.
+type projection struct {
+	fields []field
+	// metadata is whether rows can have structured metadata that the query sees.
+	metadata bool
+	// sparse is whether attributes without a column are needed, and origin whether resource and scope are.
+	sparse, origin bool
+}
+
+func (p *projection) add(sql string, set func(r *row, a arrow.Array, i int)) {
+	p.fields = append(p.fields, field{sql, set})
+}
+
+func (p *projection) columns() []string {
+	var names []string
+	for _, f := range p.fields {
+		names = append(names, f.sql)
+	}
+	return names
+}
+
+func int64At(a arrow.Array, i int) int64 {
+	switch a := a.(type) {
+	case *array.Int64:
+		return a.Value(i)
+	case *array.Int32:
+		return int64(a.Value(i))
+	}
+	return 0
+}
+
+// bytesAt is a value of text or bytes without a copy; empty for null.
+func bytesAt(a arrow.Array, i int) string {
+	if a.IsNull(i) {
+		return ""
+	}
+	switch a := a.(type) {
+	case *array.String:
+		return a.Value(i)
+	case *array.Binary:
+		return a.ValueString(i)
+	}
+	return ""
+}
+
+func (p *projection) time() {
+	p.add("time", func(r *row, a arrow.Array, i int) { r.Time = int64At(a, i) })
+}
+
+func (p *projection) stream() {
+	p.add("stream", func(r *row, a arrow.Array, i int) { r.Stream = columns.StreamID(int64At(a, i)) })
+}
+
+func (p *projection) number() {
+	p.add("row", func(r *row, a arrow.Array, i int) { r.number = int64At(a, i) })
+}
+
+func (p *projection) body() {
+	p.add("body", func(r *row, a arrow.Array, i int) { r.Body = bytesAt(a, i) })
+}
+
+// structured adds what the names need of a cut.
+func (p *projection) structured(k *cut, names plan.Names) {
+	if names.All {
+		p.everything(k)
+		return
+	}
+	for _, name := range names.List() {
+		// Metadata of a name that the stream has is shown under another one.
+		if !k.allStreamsHave(name) || names.Has(plan.Extracted(name)) {
+			p.named(k, name)
+		}
+	}
+}
+
+func (p *projection) everything(k *cut) {
+	p.addOrigin()
+	for _, name := range []string{
+		columns.MetadataDetectedLevel, columns.MetadataObservedTimestamp, columns.MetadataSeverityNumber, columns.MetadataSeverityText,
+		columns.MetadataDroppedAttributes, columns.MetadataFlags, columns.MetadataTraceID, columns.MetadataSpanID,
+	} {
+		p.fixed(name)
+	}
+	for i := range k.contents.attributes {
+		p.attribute(&k.contents.attributes[i])
+	}
+}
+
+func (p *projection) named(k *cut, name string) {
+	p.fixed(name)
+	if k.contents.originHas[name] {
+		p.addOrigin()
+	}
+	for i := range k.contents.attributes {
+		if a := &k.contents.attributes[i]; a.mayShow(name) {
+			p.attribute(a)
+		}
+	}
+}
+
+func (p *projection) addOrigin() {
+	p.metadata = true
+	if p.origin {
+		return
+	}
+	p.origin = true
+	p.add("origin", func(r *row, a arrow.Array, i int) { r.Origin = columns.OriginID(int64At(a, i)) })
+}
+
+// fixed adds the columns of a fixed field, if that is what the name is of.
+func (p *projection) fixed(name string) {
+	before := len(p.fields)
+	switch name {
+	case columns.MetadataDetectedLevel:
+		p.add("detected_level", func(r *row, a arrow.Array, i int) { r.DetectedLevel = bytesAt(a, i) })
+	case columns.MetadataSeverityText:
+		p.add("severity_text", func(r *row, a arrow.Array, i int) { r.SeverityText = bytesAt(a, i) })
+	case columns.MetadataSeverityNumber:
+		p.add("severity_number", func(r *row, a arrow.Array, i int) { r.SeverityNumber = int32(int64At(a, i)) })
+	case columns.MetadataObservedTimestamp:
+		p.add("time_source", func(r *row, a arrow.Array, i int) { r.TimeSource = columns.TimeSource(int64At(a, i)) })
+		p.add("observed_time", func(r *row, a arrow.Array, i int) { r.ObservedTime = int64At(a, i) })
+	case columns.MetadataDroppedAttributes:
+		p.add("dropped_attributes", func(r *row, a arrow.Array, i int) { r.DroppedAttributes = uint32(int64At(a, i)) })
+	case columns.MetadataFlags:
+		p.add("flags", func(r *row, a arrow.Array, i int) { r.Flags = uint32(int64At(a, i)) })
+	case columns.MetadataTraceID:
+		p.add("trace_id", func(r *row, a arrow.Array, i int) { r.TraceID = [16]byte{}; copy(r.TraceID[:], bytesAt(a, i)) })
+	case columns.MetadataSpanID:
+		p.add("span_id", func(r *row, a arrow.Array, i int) { r.SpanID = [8]byte{}; copy(r.SpanID[:], bytesAt(a, i)) })
+	}
+	p.metadata = p.metadata || len(p.fields) > before
+}
+
+func (p *projection) attribute(of *attribute) {
+	p.metadata = true
+	if of.Column == "" {
+		p.addSparse()
+		return
+	}
+	if slices.ContainsFunc(p.fields, func(f field) bool { return f.sql == of.Column }) {
+		return
+	}
+	name, kind := of.Name, of.Kind
+	value := valueReader(kind)
+	p.add(of.Column, func(r *row, a arrow.Array, i int) {
+		if a.IsValid(i) {
+			r.Attributes = append(r.Attributes, columns.Attribute{Name: name, Value: value(a, i)})
+		}
+	})
+}
+
+func (p *projection) addSparse() {
+	if p.sparse {
+		return
+	}
+	p.sparse = true
+	p.add("attributes", func(r *row, a arrow.Array, i int) { r.sparse = bytesAt(a, i) })
+}
+
+func valueReader(kind columns.ValueKind) func(a arrow.Array, i int) columns.Value {
+	switch kind {
+	case columns.KindInt:
+		return func(a arrow.Array, i int) columns.Value {
+			return columns.Value{Kind: kind, Num: uint64(int64At(a, i))}
+		}
+	case columns.KindDouble:
+		return func(a arrow.Array, i int) columns.Value {
+			return columns.Value{Kind: kind, Num: math.Float64bits(a.(*array.Float64).Value(i))}
+		}
+	case columns.KindBool:
+		return func(a arrow.Array, i int) columns.Value {
+			v := columns.Value{Kind: kind}
+			if a.(*array.Boolean).Value(i) {
+				v.Num = 1
+			}
+			return v
+		}
+	}
+	return func(a arrow.Array, i int) columns.Value { return columns.Value{Kind: kind, Str: bytesAt(a, i)} }
+}
+
+// read sets a row from one of a batch.
+func (p *projection) read(r *row, batch arrow.RecordBatch, i int) error {
+	r.Attributes = r.Attributes[:0]
+	for c := range p.fields {
+		p.fields[c].set(r, batch.Column(c), i)
+	}
+	if !p.sparse || r.sparse == "" {
+		p.sort(r)
+		return nil
+	}
+	var err error
+	if r.Attributes, err = segfile.DecodeAttributes(r.Attributes, r.sparse); err != nil {
+		return fault.Wrap(fault.Internal, err)
+	}
+	p.sort(r)
+	return nil
+}
+
+// sort gives a row's attributes their order. Columns come in it; others do not.
+func (p *projection) sort(r *row) {
+	compare := func(a, b columns.Attribute) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Value.Kind, b.Value.Kind))
+	}
+	if !slices.IsSortedFunc(r.Attributes, compare) {
+		slices.SortFunc(r.Attributes, compare)
+	}
+}
+
+// structuredOf makes the structured metadata of rows of one cut. It is for one goroutine.
+type structuredOf struct {
+	cut        *cut
+	projection *projection
+	byOrigin   map[uint64]*columns.Metadata
+	scratch    []columns.Label
+	builder    labels.ScratchBuilder
+}
+
+func newStructuredOf(k *cut, p *projection) *structuredOf {
+	return &structuredOf{cut: k, projection: p, byOrigin: map[uint64]*columns.Metadata{}, builder: labels.NewScratchBuilder(16)}
+}
+
+// labels returns a row's structured metadata.
+func (s *structuredOf) labels(r *row) labels.Labels {
+	if !s.projection.metadata {
+		return labels.EmptyLabels()
+	}
+	s.scratch = s.metadata(r).Append(s.scratch[:0], &r.LogRow)
+	s.builder.Reset()
+	for _, l := range s.scratch {
+		s.builder.Add(l.Name, l.Value)
+	}
+	s.builder.Sort()
+	return s.builder.Labels()
+}
+
+func (s *structuredOf) metadata(r *row) *columns.Metadata {
+	key := uint64(r.Stream)<<32 | uint64(r.Origin)
+	if m, ok := s.byOrigin[key]; ok {
+		return m
+	}
+	var origin columns.Origin
+	if s.projection.origin {
+		origin = s.cut.contents.Origins[r.Origin]
+	}
+	m := columns.NewMetadata(origin, s.cut.contents.streams[r.Stream].StreamEntry.Labels)
+	s.byOrigin[key] = m
+	return m
+}

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package scan
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/grafana/loki/v3/pkg/logql/log"
+	"github.com/grafana/loki/v3/pkg/logql/syntax"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
+)
+
+// windowed is a windowed expression, planned.
+type windowed struct {
+	plan.Windowed
+	// expression says how rows fare that DuckDB lets through.
+	expression syntax.SampleExpr
+	selection  plan.Selection
+	names      plan.Names
+	grid       grid
+	// grouped is whether rows with equal labels fare equally and can be counted by DuckDB.
+	grouped bool
+	// readsLines is whether the expression looks at lines.
+	readsLines bool
+}
+
+// Samples evaluates a sample expression and gives its series, in the order of their labels, to emit.
+func (s *Scan) Samples(ctx context.Context, q Samples, emit func(arrow.RecordBatch) error) error {
+	w, ok, err := planWindowed(q)
+	if err != nil {
+		return err
+	}
+	var answer []series
+	if ok {
+		answer, err = s.windowed(ctx, w)
+	} else {
+		answer, err = s.evaluate(ctx, q)
+	}
+	if err != nil {
+		return err
+	}
+	return emitSeries(answer, emit)
+}
+
+// planWindowed plans an expression; false when it is no windowed one.
+func planWindowed(q Samples) (*windowed, bool, error) {
+	expression, err := plan.ParseSample(q.Expression)
+	if err != nil {
+		return nil, false, err
+	}
+	window, ok := plan.Window(expression)
+	if !ok {
+		return nil, false, nil
+	}
+	w := &windowed{Windowed: window, expression: expression, readsLines: true}
+	if w.grid, ok = gridOf(q, window.Range.Left.Interval, window.Range.Left.Offset, !window.Values); !ok {
+		return nil, false, nil
+	}
+	w.names = plan.NamesOf(window.Range, window.Grouping)
+	w.selection = plan.Select(window.Range.Left.Left)
+	if !w.selection.Lines.Exact || !plan.LineFree(w.selection.Rest) {
+		return w, true, nil
+	}
+	// What DuckDB lets through, the line filters let through.
+	w.readsLines, w.grouped = w.Bytes, !w.names.All && !w.Values
+	w.expression, err = plan.WithoutLines(expression, w.selection.Rest)
+	return w, true, err
+}
+
+// extractor makes an extractor. Making one changes the expression, and its extractors are for one goroutine.
+func extractor(expression syntax.SampleExpr) (log.SampleExtractor, error) {
+	own, err := syntax.Clone(expression)
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err)
+	}
+	extractors, err := own.Extractors()
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err)
+	}
+	if len(extractors) != 1 {
+		return nil, fault.New(fault.Internal, "%s has %d extractors", expression, len(extractors))
+	}
+	return extractors[0], nil
+}
+
+func (s *Scan) windowed(ctx context.Context, w *windowed) ([]series, error) {
+	cuts, err := s.cuts(ctx, &w.selection, w.grid.lo+1, w.grid.hi()+1)
+	if err != nil {
+		return nil, err
+	}
+	all := newTotals(&w.grid, &w.Windowed, &s.memory, s.scanner.options.MaxSeries)
+	cuts, err = s.countByCatalogue(w, cuts, all)
+	if err != nil {
+		return nil, err
+	}
+	err = s.share(ctx, cuts, func(ctx context.Context, next func() *cut) (func() error, error) {
+		own := newTotals(&w.grid, &w.Windowed, &s.memory, s.scanner.options.MaxSeries)
+		c, err := newCounter(s, w, own)
+		if err != nil {
+			return nil, err
+		}
+		for k := next(); k != nil; k = next() {
+			if err := c.cut(ctx, k); err != nil {
+				return nil, err
+			}
+		}
+		return func() error { return all.merge(own) }, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all.answer(w.Seconds)
+}
+
+// share has several goroutines work on cuts. What each returns is done at the end, one after the other.
+func (s *Scan) share(ctx context.Context, cuts []*cut, work func(ctx context.Context, next func() *cut) (func() error, error)) error {
+	g, ctx := s.group(ctx)
+	var mu sync.Mutex
+	next := func() *cut {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(cuts) == 0 {
+			return nil
+		}
+		k := cuts[0]
+		cuts = cuts[1:]
+		return k
+	}
+	var finish []func() error
+	for range min(max(1, s.scanner.options.Parallel), len(cuts)) {
+		g.Go(func() error {
+			done, err := work(ctx, next)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			finish = append(finish, done)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, f := range finish {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// countByCatalogue counts the streams that lie wholly in one bucket and of which nothing but their labels matters, and takes them off the cuts.
+func (s *Scan) countByCatalogue(w *windowed, cuts []*cut, into *totals) ([]*cut, error) {
+	if !w.grouped || len(w.selection.Lines.Where) > 0 {
+		return cuts, nil
+	}
+	extract, err := extractor(w.expression)
+	if err != nil {
+		return nil, err
+	}
+	var rest []*cut
+	for _, k := range cuts {
+		var p projection
+		p.structured(k, w.names)
+		if p.metadata || len(k.where) > 0 {
+			rest = append(rest, k)
+			continue
+		}
+		if err := countStreams(w, k, extract, into); err != nil {
+			return nil, err
+		}
+		if len(k.streams) > 0 {
+			rest = append(rest, k)
+		}
+	}
+	return rest, nil
+}
+
+// countStreams keeps in the cut what the catalogue cannot say.
+func countStreams(w *windowed, k *cut, extract log.SampleExtractor, into *totals) error {
+	var uncounted []uint32
+	for _, id := range k.streams {
+		stream := &k.contents.streams[id]
+		bucket, ok := w.grid.only(stream.First, stream.Last)
+		if !ok {
+			uncounted = append(uncounted, id)
+			continue
+		}
+		if err := w.count(extract, stream.labels, labels.EmptyLabels(), bucket, stream.Rows, stream.Bytes, into); err != nil {
+			return err
+		}
+	}
+	k.streams = uncounted
+	return nil
+}
+
+// count adds rows that have the same labels.
+func (w *windowed) count(e log.SampleExtractor, stream, metadata labels.Labels, bucket, rows, bytes int64, into *totals) error {
+	samples, ok := e.ForStream(stream).ProcessString(0, "", metadata)
+	if !ok {
+		return nil
+	}
+	value := rows
+	if w.Bytes {
+		value = bytes
+	}
+	for _, sample := range samples {
+		to, err := into.series(sample.Labels)
+		if err != nil {
+			return err
+		}
+		if err := into.put(to, bucket, total{rows: rows, value: float64(value)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// counter counts the rows of cuts. It is for one goroutine.
+type counter struct {
+	scan    *Scan
+	w       *windowed
+	into    *totals
+	extract log.SampleExtractor
+}
+
+func newCounter(s *Scan, w *windowed, into *totals) (*counter, error) {
+	extract, err := extractor(w.expression)
+	return &counter{s, w, into, extract}, err
+}
+
+func (c *counter) cut(ctx context.Context, k *cut) error {
+	file, err := c.scan.open(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer file.Release()
+	if k.lines || c.w.readsLines {
+		c.scan.looked(k)
+	}
+	var p projection
+	p.stream()
+	p.structured(k, c.w.names)
+	if c.w.grouped && !p.sparse {
+		return c.groups(ctx, k, &p, file.Path)
+	}
+	return c.rows(ctx, k, &p, file.Path)
+}
+
+// groups has DuckDB count.
+func (c *counter) groups(ctx context.Context, k *cut, p *projection, path string) error {
+	bucket, covered := c.w.grid.sql()
+	by := len(p.fields)
+	inner := p.columns()
+	p.add(bucket, func(r *row, a arrow.Array, i int) { r.bucket = int64At(a, i) })
+	inner = append(inner, bucket+" AS bucket")
+	outer := append(slices.Clone(p.columns()[:by]), "bucket", "count(*)")
+	p.add("count(*)", func(r *row, a arrow.Array, i int) { r.count = int64At(a, i) })
+	if c.w.Bytes {
+		inner = append(inner, "strlen(body) AS length")
+		outer = append(outer, "sum(length)::BIGINT")
+		p.add("length", func(r *row, a arrow.Array, i int) { r.bytes = int64At(a, i) })
+	}
+	where := append(k.conditions(k.streams, k.start, k.end), covered...)
+	sql := "SELECT " + join(outer) + " FROM (" + k.from(path, inner, where) + ") GROUP BY " + join(outer[:by+1])
+	structured := newStructuredOf(k, p)
+	return c.scan.rows(ctx, sql, p, func(r *row) error {
+		stream := k.contents.streams[r.Stream].labels
+		return c.w.count(c.extract, stream, structured.labels(r), r.bucket, r.count, r.bytes, c.into)
+	})
+}
+
+// rows has Loki's extractor look at every row.
+func (c *counter) rows(ctx context.Context, k *cut, p *projection, path string) error {
+	p.time()
+	if c.w.readsLines {
+		p.body()
+	}
+	sql := k.from(path, p.columns(), k.conditions(k.streams, k.start, k.end))
+	structured := newStructuredOf(k, p)
+	extractors := make([]log.StreamSampleExtractor, len(k.contents.streams))
+	return c.scan.rows(ctx, sql, p, func(r *row) error {
+		bucket, ok := c.w.grid.bucket(r.Time)
+		if !ok {
+			return nil
+		}
+		if extractors[r.Stream] == nil {
+			extractors[r.Stream] = c.extract.ForStream(k.contents.streams[r.Stream].labels)
+		}
+		samples, ok := extractors[r.Stream].ProcessString(r.Time, r.Body, structured.labels(r))
+		if !ok {
+			return nil
+		}
+		return c.put(samples, bucket)
+	})
+}
+
+func (c *counter) put(samples []log.ExtractedSample, bucket int64) error {
+	for _, sample := range samples {
+		to, err := c.into.series(sample.Labels)
+		if err != nil {
+			return err
+		}
+		if err := c.into.put(to, bucket, total{rows: 1, value: sample.Value}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
