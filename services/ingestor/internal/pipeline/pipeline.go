@@ -36,7 +36,8 @@ import (
 
 // Config bounds one Worker.
 type Config struct {
-	// Memory is how many bytes of rows one lease's work holds before it writes segments. Zero: 256 MiB.
+	// Memory is how many bytes of rows one lease's work holds at most. It writes segments when three quarters are used and an object
+	// ends, or all in the middle of one. Zero: 256 MiB.
 	Memory int64
 	// Scratch is the directory for segment files until they are uploaded. Empty: the system's.
 	Scratch string
@@ -184,7 +185,7 @@ func (r *run) receipt(ctx context.Context, i int, f fetched) error {
 		return err
 	}
 	r.finish(c.outcome(result))
-	if r.space.logs.Bytes() > r.config.Memory {
+	if r.space.logs.Bytes() > r.config.Memory/4*3 {
 		return r.flush(ctx)
 	}
 	return nil
