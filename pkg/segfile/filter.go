@@ -2,18 +2,324 @@
 
 package segfile
 
-import "github.com/klauspost/compress/zstd"
+import (
+	"encoding/hex"
+	"hash/maphash"
+	"math"
+	"slices"
+	"strings"
 
-type filterBuilder struct{ groups int }
+	"github.com/cespare/xxhash/v2"
+	"github.com/klauspost/compress/zstd"
+)
 
-func (f *filterBuilder) addGroup(bodies []string, traceIDs []byte) { f.groups++ }
+const (
+	// maxWords bounds the dictionary; words that come later are treated as singles.
+	maxWords = 1 << 14
+	// filterShare is how much of a row group's bytes its filter may take, in percent.
+	filterShare = 12
+)
 
-func (f *filterBuilder) marshal(dst []byte, z *zstd.Encoder) []byte { return dst }
+// longest is what is known of the tokens of a row group that are not in the dictionary, for each charset: how long they are, and the runs of digits,
+// and of what are no digits, in them. It tells whether a needle can be a part of one. A token that is not indexed counts as longer than it is, so that
+// it could be the needle.
+type longest struct{ token, hex, decimal, letters [charsets]uint8 }
 
-type filter struct{ groups int }
+func (l *longest) add(s string, t token, indexed bool) {
+	n := t.len()
+	if !indexed {
+		n++
+	}
+	hex, decimal, letters := n, n, 0
+	if t.chars != digits {
+		hex, decimal, letters = runs(t.of(s))
+	}
+	grow(&l.token[t.chars], n)
+	grow(&l.hex[t.chars], hex)
+	grow(&l.decimal[t.chars], decimal)
+	grow(&l.letters[t.chars], letters)
+}
 
-func openFilter(b []byte, groups int) (*filter, error) { return &filter{groups: groups}, nil }
+func grow(v *uint8, n int) { *v = max(*v, uint8(min(n, math.MaxUint8))) }
 
-func (f *filter) candidates(needles []string, traceID *[16]byte) RowGroups {
-	return allRowGroups(f.groups)
+// mayContain reports whether a token that is longer than n may have a part of length n with these characters. A part without digits may also be a
+// whole token.
+func (l *longest) mayContain(chars charset, n int) bool {
+	n = min(n, math.MaxUint8-1)
+	for of := range charset(charsets) {
+		if of&chars == chars && l.fits(of, chars, n) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *longest) fits(of, chars charset, n int) bool {
+	switch {
+	case chars&digits == 0:
+		return int(l.letters[of]) >= n
+	case int(l.token[of]) <= n:
+		return false
+	case chars == digits:
+		return int(l.decimal[of]) >= n
+	case chars&^(digits|hexLetters) == 0:
+		return int(l.hex[of]) >= n
+	}
+	return true
+}
+
+// filterBuilder indexes the bodies and trace ids of a segment's row groups, one after the other.
+type filterBuilder struct {
+	groups []builtGroup
+	words  map[string]uint32
+	// holders has for each word the row groups that hold it, in ascending order.
+	holders  [][]uint32
+	overflow bool
+
+	seed   maphash.Seed
+	recent []uint64 // hashes of words that the current row group is known to hold
+	units  hashSet
+	fuse   fuseBuilder
+	tokens []token
+}
+
+type builtGroup struct {
+	fuse    fuse // width 0: none
+	longest longest
+	uuids   bool
+}
+
+const recentWords = 1 << 13
+
+// addGroup indexes the next row group, which takes size bytes in the Parquet file.
+func (f *filterBuilder) addGroup(bodies []string, traceIDs []byte, size int64) {
+	f.begin()
+	g := &f.groups[len(f.groups)-1]
+	for i, body := range bodies {
+		if i == 0 || body != bodies[i-1] {
+			f.addBody(g, body)
+		}
+	}
+	var id [32]byte
+	for len(traceIDs) > 0 {
+		hex.Encode(id[:], traceIDs[:16])
+		f.units.add(xxhash.Sum64(id[:]))
+		traceIDs = traceIDs[16:]
+	}
+	f.end(g, size)
+}
+
+func (f *filterBuilder) begin() {
+	if f.words == nil {
+		f.words = map[string]uint32{}
+		f.seed = maphash.MakeSeed()
+		f.recent = make([]uint64, recentWords)
+	}
+	clear(f.recent)
+	f.units.reset()
+	f.groups = append(f.groups, builtGroup{})
+}
+
+// end makes the row group's filter, with shorter fingerprints or none at all if it would be too large.
+func (f *filterBuilder) end(g *builtGroup, size int64) {
+	keys := f.units.appendAll(nil)
+	budget := int(size) * filterShare / 100
+	for _, width := range []int{8, 4} {
+		shape := fuse{width: width}
+		shape.segment, shape.segments = fuseShape(len(keys))
+		if shape.bytes() > max(budget, 256) {
+			continue
+		}
+		if built, ok := f.fuse.build(keys, width); ok {
+			g.fuse = built
+			return
+		}
+	}
+}
+
+func (f *filterBuilder) addBody(g *builtGroup, s string) {
+	f.tokens = appendTokens(f.tokens[:0], s)
+	tokens := f.tokens
+	for i := 0; i < len(tokens); i++ {
+		f.addQuad(s, tokens[i:])
+		if tokens[i].len() == uuidGroups[0] && i+5 <= len(tokens) && isUUID(s, tokens[i:i+5]) {
+			f.addUUID(g, s, tokens[i:i+5])
+			i += 4
+			f.addQuad(s, tokens[i:])
+			continue
+		}
+		f.addToken(g, s, tokens, i)
+	}
+}
+
+// addQuad indexes the quad that begins with the first token, if one does.
+func (f *filterBuilder) addQuad(s string, t []token) {
+	if len(t) < 4 || s[t[0].end] != '.' || !isQuad(s, t[:4]) {
+		return
+	}
+	f.addUnit(s[t[0].end-trailingDigits(s, t[0]) : t[3].start+leadingDigits(s, t[3])])
+}
+
+func (f *filterBuilder) addUUID(g *builtGroup, s string, t []token) {
+	g.uuids = true
+	f.addUnit(s[t[1].start:t[3].end])
+	for _, part := range t {
+		g.longest.add(s, part, false)
+	}
+}
+
+func (f *filterBuilder) addToken(g *builtGroup, s string, tokens []token, i int) {
+	t := tokens[i]
+	switch unitOf(s, tokens, i) {
+	case unitWord:
+		if !f.addWord(t.of(s)) {
+			f.addUnit(t.of(s))
+			g.longest.add(s, t, true)
+		}
+	case unitSingle:
+		f.addUnit(t.of(s))
+		g.longest.add(s, t, true)
+	case unitPair:
+		f.addUnit(s[tokens[i-1].start:t.end])
+		g.longest.add(s, t, false)
+	case unitNone:
+		g.longest.add(s, t, false)
+	}
+}
+
+func (f *filterBuilder) addUnit(s string) { f.units.add(xxhash.Sum64String(s)) }
+
+// addWord puts a word into the dictionary, and reports false if that is full.
+func (f *filterBuilder) addWord(word string) bool {
+	hash := maphash.String(f.seed, word)
+	recent := &f.recent[hash%recentWords]
+	if *recent == hash {
+		return true
+	}
+	id, ok := f.words[word]
+	if !ok {
+		if len(f.words) == maxWords {
+			f.overflow = true
+			return false
+		}
+		id = uint32(len(f.words))
+		f.words[strings.Clone(word)] = id
+		f.holders = append(f.holders, nil)
+	}
+	*recent = hash
+	group := uint32(len(f.groups) - 1)
+	if h := f.holders[id]; len(h) == 0 || h[len(h)-1] != group {
+		f.holders[id] = append(h, group)
+	}
+	return true
+}
+
+// marshal appends the filter: the compressed dictionary and figures, and then the fingerprints, row group by row group.
+func (f *filterBuilder) marshal(dst []byte, z *zstd.Encoder) []byte {
+	var e encoder
+	e.bool(f.overflow)
+	sorted := make([]string, 0, len(f.words))
+	for word := range f.words {
+		sorted = append(sorted, word)
+	}
+	slices.Sort(sorted)
+	e.uint(uint64(len(sorted)))
+	for _, word := range sorted {
+		e.string(word)
+	}
+	for _, word := range sorted {
+		groups := newRowGroups(len(f.groups))
+		for _, g := range f.holders[f.words[word]] {
+			groups.add(int(g))
+		}
+		for _, w := range groups.words {
+			e.uint(w)
+		}
+	}
+	for i := range f.groups {
+		e.group(&f.groups[i])
+	}
+	packed := z.EncodeAll(e.b, nil)
+	dst = (&encoder{b: dst}).appended(packed)
+	for i := range f.groups {
+		dst = append(dst, f.groups[i].fuse.fingerprints...)
+	}
+	return dst
+}
+
+func (e *encoder) appended(b []byte) []byte {
+	e.string(string(b))
+	return e.b
+}
+
+func (e *encoder) group(g *builtGroup) {
+	e.bool(g.uuids)
+	for _, table := range [][charsets]uint8{g.longest.token, g.longest.hex, g.longest.decimal, g.longest.letters} {
+		e.b = append(e.b, table[:]...)
+	}
+	e.uint(uint64(g.fuse.width))
+	e.uint(g.fuse.seed)
+	e.uint(uint64(g.fuse.segment))
+	e.uint(uint64(g.fuse.segments))
+}
+
+// hashSet is a set of hashes with open addressing.
+type hashSet struct {
+	slots []uint64
+	n     int
+	zero  bool
+}
+
+func (s *hashSet) reset() {
+	clear(s.slots)
+	s.n, s.zero = 0, false
+}
+
+func (s *hashSet) add(h uint64) {
+	if h == 0 {
+		s.zero = true
+		return
+	}
+	if 2*s.n >= len(s.slots) {
+		s.grow()
+	}
+	if s.put(h) {
+		s.n++
+	}
+}
+
+func (s *hashSet) put(h uint64) bool {
+	mask := uint64(len(s.slots) - 1)
+	for i := h & mask; ; i = (i + 1) & mask {
+		switch s.slots[i] {
+		case h:
+			return false
+		case 0:
+			s.slots[i] = h
+			return true
+		}
+	}
+}
+
+func (s *hashSet) grow() {
+	old := s.slots
+	s.slots = make([]uint64, max(1<<12, 2*len(old)))
+	for _, h := range old {
+		if h != 0 {
+			s.put(h)
+		}
+	}
+}
+
+func (s *hashSet) appendAll(dst []uint64) []uint64 {
+	dst = slices.Grow(dst, s.n+1)
+	if s.zero {
+		dst = append(dst, 0)
+	}
+	for _, h := range s.slots {
+		if h != 0 {
+			dst = append(dst, h)
+		}
+	}
+	return dst
 }

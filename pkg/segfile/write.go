@@ -217,7 +217,7 @@ func (w *logWriter) writeGroup(rows []uint32, g RowGroup) error {
 		}
 	}
 	w.file.endRowGroup(len(rows))
-	w.filter.addGroup(w.bodies, w.traceIDs.bytes)
+	w.filter.addGroup(w.bodies, w.traceIDs.bytes, w.file.groups[len(w.file.groups)-1].TotalCompressedSize)
 	return nil
 }
 

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package segfile
+
+// A token is a maximal run of letters, digits and bytes beyond ASCII. Which parts of a text are indexed, and how, must be decided by what stands
+// in that part alone and next to it, so that a needle which holds the part comes to the same decision. The parts, called units, are always substrings:
+//
+//   - word: a token without digits. Words go to the dictionary.
+//   - single: a token with digits, if it is long enough to be rare.
+//   - pair: a short token after a token with digits and a hyphen, with both: "Q7TR-9934".
+//   - triple: the three middle groups of a UUID, for all of it.
+//   - quad: four numbers joined by dots, the outer ones cut to the three digits next to the dot: an IPv4 address.
+
+// charset is a set of kinds of characters.
+type charset uint8
+
+const (
+	digits charset = 1 << iota
+	hexLetters
+	lowerLetters // g-z
+	upperLetters
+	beyondASCII
+	charsets = 1 << iota
+)
+
+// charsetOf is 0 for delimiters.
+var charsetOf = func() (table [256]charset) {
+	for c := range table {
+		switch {
+		case c >= '0' && c <= '9':
+			table[c] = digits
+		case c >= 'a' && c <= 'f':
+			table[c] = hexLetters
+		case c >= 'g' && c <= 'z':
+			table[c] = lowerLetters
+		case c >= 'A' && c <= 'Z':
+			table[c] = upperLetters
+		case c >= 0x80:
+			table[c] = beyondASCII
+		}
+	}
+	return table
+}()
+
+// token is a token of a text, by its place.
+type token struct {
+	start, end int32
+	chars      charset
+}
+
+func (t token) len() int           { return int(t.end - t.start) }
+func (t token) of(s string) string { return s[t.start:t.end] }
+func (t token) hasDigit() bool     { return t.chars&digits != 0 }
+func (t token) isHex() bool        { return t.chars&^(digits|hexLetters) == 0 }
+
+// appendTokens appends the tokens of s.
+func appendTokens(dst []token, s string) []token {
+	for i := 0; i < len(s); {
+		chars := charsetOf[s[i]]
+		if chars == 0 {
+			i++
+			continue
+		}
+		start := i
+		for i++; i < len(s); i++ {
+			c := charsetOf[s[i]]
+			if c == 0 {
+				break
+			}
+			chars |= c
+		}
+		dst = append(dst, token{start: int32(start), end: int32(i), chars: chars})
+	}
+	return dst
+}
+
+// joined reports whether only the byte c stands between two tokens.
+func joined(s string, a, b token, c byte) bool { return b.start == a.end+1 && s[a.end] == c }
+
+// unit is how a token is indexed.
+type unit uint8
+
+const (
+	unitNone unit = iota
+	unitWord
+	unitSingle
+	unitPair
+)
+
+const (
+	// shortToken is the length below which a token after a hyphen is indexed together with what is before the hyphen.
+	shortToken = 6
+	// Shorter tokens are in every row group.
+	minMixed  = 4
+	minDigits = 5
+	// maxWord is the length from which a word is treated as an id.
+	maxWord = 40
+)
+
+// unitOf decides how tokens[i] of s is indexed.
+func unitOf(s string, tokens []token, i int) unit {
+	t := tokens[i]
+	if t.len() < shortToken && i > 0 && tokens[i-1].hasDigit() && joined(s, tokens[i-1], t, '-') {
+		return unitPair
+	}
+	switch {
+	case !t.hasDigit() && t.len() <= maxWord:
+		return unitWord
+	case t.chars == digits && (t.len() < minDigits || t.start > 0 && s[t.start-1] == '.'):
+		return unitNone
+	case t.len() < minMixed || fraction(t.of(s)):
+		return unitNone
+	}
+	return unitSingle
+}
+
+// fraction reports whether a token is like "123456Z", the end of a timestamp.
+func fraction(s string) bool {
+	last := len(s) - 1
+	if s[last] != 'Z' {
+		return false
+	}
+	for i := range last {
+		if charsetOf[s[i]] != digits {
+			return false
+		}
+	}
+	return true
+}
+
+// uuidGroups are the lengths of a UUID's groups.
+var uuidGroups = [5]int{8, 4, 4, 4, 12}
+
+// isUUID reports whether five tokens are a UUID.
+func isUUID(s string, tokens []token) bool {
+	for i, n := range uuidGroups {
+		t := tokens[i]
+		if t.len() != n || !t.isHex() || i > 0 && !joined(s, tokens[i-1], t, '-') {
+			return false
+		}
+	}
+	return true
+}
+
+// uuidPart reports whether a token that s has all of may be a group of a UUID, as far as s shows what is next to it.
+func uuidPart(s string, tokens []token, i int) bool {
+	t := tokens[i]
+	switch {
+	case !t.isHex():
+		return false
+	case t.len() == 8:
+		last := int(t.end) == len(s)-1
+		return s[t.end] == '-' && (last || i+1 < len(tokens) && joined(s, t, tokens[i+1], '-') && tokens[i+1].isHex())
+	case t.len() == 4 || t.len() == 12:
+		return s[t.start-1] == '-' && (t.start == 1 || i > 0 && joined(s, tokens[i-1], t, '-') && tokens[i-1].isHex())
+	}
+	return false
+}
+
+// isQuad reports whether four tokens are numbers joined by dots; the first may have more before its digits, the last more behind them.
+func isQuad(s string, t []token) bool {
+	return t[1].chars == digits && t[2].chars == digits &&
+		joined(s, t[0], t[1], '.') && joined(s, t[1], t[2], '.') && joined(s, t[2], t[3], '.') &&
+		charsetOf[s[t[0].end-1]] == digits && charsetOf[s[t[3].start]] == digits
+}
+
+// outerDigits is to how many digits the outer numbers of a quad are cut.
+const outerDigits = 3
+
+// trailingDigits is how many digits end the token, up to outerDigits.
+func trailingDigits(s string, t token) int32 {
+	n := int32(0)
+	for n < outerDigits && t.end-n > t.start && charsetOf[s[t.end-n-1]] == digits {
+		n++
+	}
+	return n
+}
+
+// leadingDigits is how many digits begin the token, up to outerDigits.
+func leadingDigits(s string, t token) int32 {
+	n := int32(0)
+	for n < outerDigits && t.start+n < t.end && charsetOf[s[t.start+n]] == digits {
+		n++
+	}
+	return n
+}
+
+// runs returns the longest runs in s of hexadecimal digits, of decimal ones, and of what are no decimal ones.
+func runs(s string) (hex, decimal, letters int) {
+	h, d, l := 0, 0, 0
+	for i := range len(s) {
+		switch charsetOf[s[i]] {
+		case digits:
+			h, d, l = h+1, d+1, 0
+		case hexLetters:
+			h, d, l = h+1, 0, l+1
+		default:
+			h, d, l = 0, 0, l+1
+		}
+		hex, decimal, letters = max(hex, h), max(decimal, d), max(letters, l)
+	}
+	return hex, decimal, letters
+}
