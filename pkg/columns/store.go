@@ -201,7 +201,7 @@ func (l *Logs) Origin(o Origin) OriginID {
 	return id
 }
 
-// Append copies a row.
+// Append copies a row. An observed time before 1970 is none.
 func (l *Logs) Append(r *LogRow) {
 	if l.length == len(l.records)*recordChunk {
 		l.records = append(l.records, make([]Record, recordChunk))
@@ -210,7 +210,7 @@ func (l *Logs) Append(r *LogRow) {
 	l.length++
 	*rec = Record{
 		Time:              r.Time,
-		ObservedTime:      r.ObservedTime,
+		ObservedTime:      max(0, r.ObservedTime),
 		Fingerprint:       r.Fingerprint,
 		Source:            r.Source,
 		TraceID:           r.TraceID,

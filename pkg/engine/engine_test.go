@@ -298,6 +298,7 @@ func mixed(n, step int) *columns.Logs {
 		}
 		if i%2 == 0 {
 			row.TraceID, row.SpanID = [16]byte{0, 255, byte(i)}, [8]byte{255, 0, byte(i)}
+			row.ObservedTime = row.Time + int64(i)*1000 - 5
 		}
 		if i%step == 0 {
 			row.Attributes = []columns.Attribute{
@@ -324,7 +325,7 @@ func TestSegments(t *testing.T) {
 		{Name: "user~Id/\"x.y'"}, {Name: "n", Kind: columns.KindInt}, {Name: "n"}, {Name: "d", Kind: columns.KindDouble}, {Name: "b", Kind: columns.KindBool},
 		{Name: "y", Kind: columns.KindBytes}, {Name: "a", Kind: columns.KindArray}, {Name: "m", Kind: columns.KindMap}, {Name: "nowhere"},
 	}
-	fixed := []string{"row", "time", "fingerprint", "severity_number", "severity_text", "trace_id", "span_id", "flags", "body", "source", "event_name"}
+	fixed := []string{"row", "time", "fingerprint", "severity_number", "severity_text", "trace_id", "span_id", "flags", "body", "source", "event_name", segfile.ObservedTimeSQL}
 
 	var statements []string
 	var want [][]string
@@ -378,7 +379,7 @@ func wanted(t *testing.T, path string, keys []columns.Key, segment int) [][]stri
 		l.Row(i, &row)
 		texts := []string{
 			fmt.Sprint(i), fmt.Sprint(row.Time), fmt.Sprint(int64(row.Fingerprint)), fmt.Sprint(row.SeverityNumber), row.SeverityText, "(null)", "(null)",
-			fmt.Sprint(int32(row.Flags)), row.Body, fmt.Sprint(row.Source), row.EventName,
+			fmt.Sprint(int32(row.Flags)), row.Body, fmt.Sprint(row.Source), row.EventName, fmt.Sprint(row.ObservedTime),
 		}
 		if row.TraceID != [16]byte{} {
 			texts[5], texts[6] = fmt.Sprintf("%x", row.TraceID), fmt.Sprintf("%x", row.SpanID)

@@ -161,8 +161,8 @@ func (r *LogReader) setter(l *columns.Logs, name string) (func(*columns.LogRow, 
 		return plain(func(row *columns.LogRow, v parquet.Value) { row.Time = v.Int64() })
 	case "time_source":
 		return plain(func(row *columns.LogRow, v parquet.Value) { row.TimeSource = columns.TimeSource(v.Int32()) })
-	case "observed_time":
-		return plain(func(row *columns.LogRow, v parquet.Value) { row.ObservedTime = v.Int64() })
+	case "observed_delay": // after "time"
+		return plain(func(row *columns.LogRow, v parquet.Value) { row.ObservedTime = row.Time + v.Int64() })
 	case "stream":
 		return r.streamSetter(l), nil
 	case "origin":

@@ -10,6 +10,10 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/columns"
 )
 
+// ObservedTimeSQL is the DuckDB expression for a row's observed time in ns since 1970, 0 if there is none: the file has how much later than its time a
+// row was observed.
+const ObservedTimeSQL = "COALESCE(time + observed_delay, 0)"
+
 // SelectSQL returns DuckDB SQL that reads a segment file: the named fixed columns, the attributes, and extra expressions over them, if any. An
 // attribute comes as column ColumnName(name, kind), wherever the segment keeps it, and as NULL where it has none; so the statements of several segments
 // can be joined by UNION ALL.

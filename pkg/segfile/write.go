@@ -28,7 +28,7 @@ const (
 	columnRow = iota
 	columnTime
 	columnTimeSource
-	columnObservedTime
+	columnObservedDelay // NULL: no observed time
 	columnStream
 	columnOrigin
 	columnFingerprint
@@ -52,7 +52,7 @@ func fixedSchema() []column {
 		columnRow:            {name: "row", physical: format.Int32},
 		columnTime:           {name: "time", physical: format.Int64},
 		columnTimeSource:     {name: "time_source", physical: format.Int32},
-		columnObservedTime:   {name: "observed_time", physical: format.Int64},
+		columnObservedDelay:  {name: "observed_delay", physical: format.Int64, optional: true},
 		columnStream:         {name: "stream", physical: format.Int32},
 		columnOrigin:         {name: "origin", physical: format.Int32},
 		columnFingerprint:    {name: "fingerprint", physical: format.Int64},
@@ -149,6 +149,7 @@ type logWriter struct {
 
 	fixed    [fixedColumns][]int64
 	bodies   []string
+	delays   presentDelays
 	traceIDs presentBytes
 	spanIDs  presentBytes
 	rest     presentTexts
@@ -171,6 +172,12 @@ type presentBytes struct {
 	present []uint8
 	bytes   []byte
 	values  int
+}
+
+// presentDelays gathers how much later than its time a row was observed.
+type presentDelays struct {
+	present []uint8
+	values  []int64
 }
 
 // presentTexts gathers strings that not all rows have, one after the other.
@@ -231,7 +238,6 @@ func (w *logWriter) gather(rows []uint32, g RowGroup) {
 			columnRow:            g.FirstRow + int64(i),
 			columnTime:           r.Time,
 			columnTimeSource:     int64(r.TimeSource),
-			columnObservedTime:   r.ObservedTime,
 			columnStream:         int64(s.streams[r.Stream]),
 			columnOrigin:         int64(s.origins[r.Origin]),
 			columnFingerprint:    int64(r.Fingerprint),
@@ -247,6 +253,7 @@ func (w *logWriter) gather(rows []uint32, g RowGroup) {
 			w.fixed[c][i] = v
 		}
 		w.bodies[i] = l.Text(r.Body)
+		w.delays.add(i, r)
 		w.traceIDs.add(i, r.TraceID[:], r.TraceID != [16]byte{})
 		w.spanIDs.add(i, r.SpanID[:], r.SpanID != [8]byte{})
 		w.gatherEntries(i, l.Entries(r))
@@ -259,6 +266,7 @@ func (w *logWriter) reset(n int) {
 		w.fixed[c] = slices.Grow(w.fixed[c][:0], n)[:n]
 	}
 	w.bodies = slices.Grow(w.bodies[:0], n)[:n]
+	w.delays = presentDelays{present: zeroed(w.delays.present, n), values: w.delays.values[:0]}
 	w.traceIDs = presentBytes{present: zeroed(w.traceIDs.present, n), bytes: w.traceIDs.bytes[:0]}
 	w.spanIDs = presentBytes{present: zeroed(w.spanIDs.present, n), bytes: w.spanIDs.bytes[:0]}
 	w.rest = presentTexts{present: zeroed(w.rest.present, n), bytes: w.rest.bytes[:0], ends: w.rest.ends[:0], values: w.rest.values[:0]}
@@ -279,6 +287,13 @@ func (p *presentBytes) add(row int, value []byte, present bool) {
 		p.present[row] = 1
 		p.bytes = append(p.bytes, value...)
 		p.values++
+	}
+}
+
+func (p *presentDelays) add(row int, r *columns.Record) {
+	if r.ObservedTime != 0 {
+		p.present[row] = 1
+		p.values = append(p.values, r.ObservedTime-r.Time)
 	}
 }
 
@@ -340,6 +355,9 @@ func (w *logWriter) encodeFixed() error {
 			err = w.encodeTexts(&chunk, w.bodies)
 		case columnSeverityText, columnDetectedLevel, columnEventName:
 			err = w.encodeInterned(&chunk, w.fixed[c])
+		case columnObservedDelay:
+			chunk.present = w.delays.present
+			err = w.numbers.encode(&chunk, w.delays.values, true)
 		case columnTraceID:
 			w.traceIDs.encode(&chunk)
 		case columnSpanID:

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
+	"github.com/lakerunner/lakerunner/pkg/segfile"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
 )
@@ -217,7 +218,7 @@ func fieldCondition(t *plan.Text) string {
 	case columns.MetadataSeverityNumber:
 		return numberColumn("severity_number", t)
 	case columns.MetadataObservedTimestamp:
-		return numberColumn("observed_time", t)
+		return numberColumn(segfile.ObservedTimeSQL, t)
 	case columns.MetadataFlags:
 		return "flags <> 0" // the column may not have the number's sign
 	case columns.MetadataDroppedAttributes:

@@ -154,7 +154,7 @@ func (p *projection) fixed(name string) {
 		p.add("severity_number", func(r *row, a arrow.Array, i int) { r.SeverityNumber = int32(int64At(a, i)) })
 	case columns.MetadataObservedTimestamp:
 		p.add("time_source", func(r *row, a arrow.Array, i int) { r.TimeSource = columns.TimeSource(int64At(a, i)) })
-		p.add("observed_time", func(r *row, a arrow.Array, i int) { r.ObservedTime = int64At(a, i) })
+		p.add(segfile.ObservedTimeSQL, func(r *row, a arrow.Array, i int) { r.ObservedTime = int64At(a, i) })
 	case columns.MetadataDroppedAttributes:
 		p.add("dropped_attributes", func(r *row, a arrow.Array, i int) { r.DroppedAttributes = uint32(int64At(a, i)) })
 	case columns.MetadataFlags:
