@@ -81,6 +81,20 @@ func Run(ctx context.Context, claims Claims, options Options, work Work) error {
 	return nil
 }
 
+// One claims one lease at once, without waiting, and brings it to its end. It reports whether there was anything to do. The error
+// is that of the work or the commit; the lease is released then. For calls that want their answer now: see index.Batch.Receipt.
+func One(ctx context.Context, claims Claims, options Options, work Work) (bool, error) {
+	s, err := newStage(claims, options, work)
+	if err != nil {
+		return false, err
+	}
+	lease, err := s.claim(ctx)
+	if err != nil || lease == nil {
+		return false, err
+	}
+	return true, s.do(ctx, lease)
+}
+
 type stage struct {
 	claims  Claims
 	options Options
@@ -122,7 +136,7 @@ func (s *stage) loop(ctx context.Context) {
 		if lease == nil {
 			return
 		}
-		s.do(ctx, lease)
+		_ = s.do(ctx, lease) // its story was told
 	}
 }
 
@@ -176,8 +190,8 @@ func (s *stage) wait(ctx context.Context) {
 // errLost is the cause of the end of a work's context whose lease is another's now.
 var errLost = errors.New("the lease was lost")
 
-// do brings one lease to its end.
-func (s *stage) do(ctx context.Context, lease *lake.Lease) {
+// do brings one lease to its end, and returns why it was not committed.
+func (s *stage) do(ctx context.Context, lease *lake.Lease) error {
 	story := s.metrics.begin(lease)
 	after, stop := s.draining(ctx)
 	defer stop()
@@ -200,6 +214,7 @@ func (s *stage) do(ctx context.Context, lease *lake.Lease) {
 	heart.Wait()
 	lose(nil)
 	story.tell(ctx, s.options.Log)
+	return story.err
 }
 
 // draining returns a context that ends Options.Drain after ctx has.
