@@ -359,5 +359,8 @@ func (m *Mapper) repair(s string) string {
 		return s
 	}
 	m.Repaired++
-	return strings.ToValidUTF8(s, "\uFFFD")
+	return Valid(s)
 }
+
+// Valid returns s with what is not UTF-8 replaced.
+func Valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
