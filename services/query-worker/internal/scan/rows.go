@@ -4,6 +4,7 @@ package scan
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 
@@ -52,6 +53,15 @@ func (p *projection) columns() []string {
 		names = append(names, f.sql)
 	}
 	return names
+}
+
+// aliased are the columns with short names, and these names.
+func (p *projection) aliased() (columns, names []string) {
+	for i, f := range p.fields {
+		names = append(names, fmt.Sprintf("c%d", i))
+		columns = append(columns, f.sql+" AS "+names[i])
+	}
+	return columns, names
 }
 
 func int64At(a arrow.Array, i int) int64 {

@@ -257,19 +257,16 @@ func (c *counter) cut(ctx context.Context, k *cut) error {
 // groups has DuckDB count.
 func (c *counter) groups(ctx context.Context, k *cut, p *projection, path string) error {
 	bucket, covered := c.w.grid.sql()
-	by := len(p.fields)
-	inner := p.columns()
 	p.add(bucket, func(r *row, a arrow.Array, i int) { r.bucket = int64At(a, i) })
-	inner = append(inner, bucket+" AS bucket")
-	outer := append(slices.Clone(p.columns()[:by]), "bucket", "count(*)")
+	inner, by := p.aliased()
+	outer := append(slices.Clone(by), "count(*)")
 	p.add("count(*)", func(r *row, a arrow.Array, i int) { r.count = int64At(a, i) })
 	if c.w.Bytes {
-		inner = append(inner, "strlen(body) AS length")
-		outer = append(outer, "sum(length)::BIGINT")
+		inner, outer = append(inner, "strlen(body) AS length"), append(outer, "sum(length)::BIGINT")
 		p.add("length", func(r *row, a arrow.Array, i int) { r.bytes = int64At(a, i) })
 	}
 	where := append(k.conditions(k.streams, k.start, k.end), covered...)
-	sql := "SELECT " + join(outer) + " FROM (" + k.from(path, inner, where) + ") GROUP BY " + join(outer[:by+1])
+	sql := "SELECT " + join(outer) + " FROM (" + k.from(path, inner, where) + ") GROUP BY " + join(by)
 	structured := newStructuredOf(k, p)
 	return c.scan.rows(ctx, sql, p, func(r *row) error {
 		stream := k.contents.streams[r.Stream].labels
