@@ -12,6 +12,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/grafana/loki/v3/pkg/logproto"
+	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
 )
@@ -184,4 +185,20 @@ func (d *lineDecoder) intern(text string) string {
 	kept := strings.Clone(text)
 	d.labels[kept] = kept
 	return kept
+}
+
+// StreamLabels returns the labels of the line's stream: all its labels without its metadata and parsed ones.
+func (l *Line) StreamLabels() labels.Labels {
+	all, err := parseLabels(l.Labels)
+	if err != nil {
+		return labels.EmptyLabels()
+	}
+	builder := labels.NewBuilder(all)
+	for _, pair := range l.Metadata {
+		builder.Del(pair.Name)
+	}
+	for _, pair := range l.Parsed {
+		builder.Del(pair.Name)
+	}
+	return builder.Labels()
 }

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+// Package query is the one service layer under every door of the frontend: gRPC, REST and Loki's HTTP API.
+//
+// Invariants:
+//
+//  1. The organization of every read is that of the caller's identity in the context, and nothing else: no parameter names
+//     one. A segment of another organization in the index's answer is an error.
+//  2. Every answer carries what it cost, how complete the lake is for its range, and, when a limit cut it, which one.
+//  3. A query ends when its context does, or its organization's time limit; all its scans end with it.
+package query
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/grafana/loki/v3/pkg/logproto"
+	"github.com/grafana/loki/v3/pkg/logqlmodel"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/lakerunner/lakerunner/pkg/config"
+	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/index"
+	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/services/query-frontend/internal/fan"
+	"github.com/lakerunner/lakerunner/services/query-frontend/internal/logs"
+	"github.com/lakerunner/lakerunner/services/query-frontend/internal/plan"
+)
+
+// DefaultLines is the limit of a log query that names none.
+const DefaultLines = 100
+
+// maxSteps bounds the points of a series, as Prometheus and Loki do.
+const maxSteps = 11000
+
+// Index is what the frontend asks of the index.
+type Index interface {
+	Lookup(ctx context.Context, q index.Query) (index.Answer, error)
+}
+
+// Options tunes the frontend. Zero values stand for defaults.
+type Options struct {
+	MaxPoints    int           // samples held for one leaf of a query
+	SoleBytes    int64         // bytes of segments that one worker may be asked to evaluate alone
+	TailInterval time.Duration // between looks for new segments; one second
+}
+
+// Frontend answers queries. Safe for concurrent use.
+type Frontend struct {
+	index   Index
+	config  config.Source
+	fan     *fan.Fan
+	options Options
+	meters  *Meters
+	log     *slog.Logger
+}
+
+// New returns a Frontend.
+func New(ix Index, source config.Source, f *fan.Fan, meters *Meters, log *slog.Logger, options Options) *Frontend {
+	if options.TailInterval <= 0 {
+		options.TailInterval = time.Second
+	}
+	return &Frontend{index: ix, config: source, fan: f, options: options, meters: meters, log: log}
+}
+
+// Workers returns how many query workers there are now.
+func (f *Frontend) Workers() int { return f.fan.Workers() }
+
+// Caller returns the caller's organization and its settings.
+func (f *Frontend) Caller(ctx context.Context) (*config.Organization, error) {
+	identity, ok := config.IdentityFrom(ctx)
+	if !ok {
+		return nil, fault.New(fault.Unauthenticated, "no API key")
+	}
+	if identity.Organization == "" {
+		return nil, fault.New(fault.Invalid, "the key is for no single organization: name one in X-Scope-OrgID")
+	}
+	organization, ok := f.config.Current().Organization(identity.Organization)
+	if !ok {
+		return nil, fault.New(fault.Denied, "organization %q is not configured", identity.Organization)
+	}
+	return organization, nil
+}
+
+// Request is a LogQL query.
+type Request struct {
+	Query      string
+	Start, End time.Time
+	Step       time.Duration // of a metric query; zero with Start = End: an instant query
+	Interval   time.Duration // least distance of lines
+	Limit      int           // of lines
+	Direction  logproto.Direction
+}
+
+// Answer is a query's answer.
+type Answer struct {
+	Data       parser.Value
+	Warnings   []string
+	Statistics Statistics
+}
+
+// Evaluate answers a query of either kind.
+func (f *Frontend) Evaluate(ctx context.Context, req Request) (Answer, error) {
+	run, err := f.begin(ctx, req)
+	if err != nil {
+		return Answer{}, err
+	}
+	result, err := run.session.Evaluate(run.ctx, logs.Request{
+		Query: run.plan, Start: req.Start, End: req.End, Step: req.Step, Interval: req.Interval, Limit: req.Limit, Direction: req.Direction,
+	})
+	run.returned = sizeOf(result.Data)
+	answer := Answer{Data: result.Data, Warnings: result.Warnings, Statistics: run.end(err)}
+	if reason := answer.Statistics.Partial; reason != "" {
+		answer.Warnings = append(answer.Warnings, "partial answer: "+reason)
+	}
+	return answer, err
+}
+
+func sizeOf(data parser.Value) int64 {
+	switch v := data.(type) {
+	case promql.Vector:
+		return int64(len(v))
+	case promql.Matrix:
+		return int64(v.TotalSamples())
+	case logqlmodel.Streams:
+		return v.Lines()
+	}
+	return 0
+}
+
+// run is one query under way.
+type run struct {
+	frontend     *Frontend
+	organization *config.Organization
+	ctx          context.Context //nolint:containedctx // a query is one call, cut into steps
+	cancel       context.CancelFunc
+	plan         *plan.Query
+	session      *logs.Session
+	found        index.Answer
+	started      time.Time
+	kind         string
+	returned     int64
+}
+
+// begin parses and checks a query, and looks up its segments.
+func (f *Frontend) begin(ctx context.Context, req Request) (*run, error) {
+	organization, err := f.Caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	planned, err := plan.Parse(req.Query)
+	if err != nil {
+		return nil, logs.Classify(err)
+	}
+	if err := check(planned, req, organization.Limits); err != nil {
+		return nil, err
+	}
+	from, to := planned.Span(req.Start, req.End)
+	r, err := f.open(ctx, organization, from, to, planned.Kind != plan.KindConstant)
+	if err != nil {
+		return nil, err
+	}
+	r.plan, r.kind = planned, kindName(planned.Kind)
+	return r, nil
+}
+
+func kindName(k plan.Kind) string {
+	if k == plan.KindLogs {
+		return "logs"
+	}
+	return "samples"
+}
+
+func check(q *plan.Query, req Request, limits config.Limits) error {
+	switch {
+	case req.End.Before(req.Start):
+		return fault.New(fault.Invalid, "end timestamp must not be before or equal to start time")
+	case req.Step < 0:
+		return fault.New(fault.Invalid, "negative query resolution step widths are not accepted. Try a positive integer")
+	case req.Interval < 0:
+		return fault.New(fault.Invalid, "interval must be >= 0")
+	case q.Kind == plan.KindLogs && limits.MaxQueryLines > 0 && req.Limit > limits.MaxQueryLines:
+		return fault.New(fault.Invalid, "max entries limit per query exceeded, limit > max_entries_limit_per_query (%d > %d)", req.Limit, limits.MaxQueryLines)
+	case q.Kind != plan.KindLogs && req.Step == 0 && !req.Start.Equal(req.End):
+		return fault.New(fault.Invalid, "zero or negative query resolution step widths are not accepted. Try a positive integer")
+	case q.Kind != plan.KindLogs && req.Step > 0 && req.End.Sub(req.Start)/req.Step > maxSteps:
+		return fault.New(fault.Invalid, "exceeded maximum resolution of 11,000 points per time series. Try increasing the value of the step parameter")
+	}
+	return nil
+}
+
+// open looks up the segments of [from, to) for a new session of an organization.
+func (f *Frontend) open(ctx context.Context, organization *config.Organization, from, to time.Time, lookup bool) (*run, error) {
+	limits := organization.Limits
+	r := &run{frontend: f, organization: organization, started: time.Now(), kind: "catalogue"}
+	r.ctx, r.cancel = bounded(ctx, limits.QueryTimeout)
+	if lookup {
+		found, err := f.lookup(r.ctx, organization.ID, from, to)
+		if err != nil {
+			r.cancel()
+			return nil, err
+		}
+		r.found = found
+	}
+	r.session = &logs.Session{
+		Organization: organization.ID,
+		QueryID:      newQueryID(),
+		Fan:          f.fan,
+		Tally:        fan.NewTally(limits.MaxQueryBytes),
+		Segments:     r.found.Segments,
+		Limits: logs.Limits{
+			Series: limits.MaxQuerySeries, Timeout: limits.QueryTimeout, Points: f.options.MaxPoints, SoleBytes: f.options.SoleBytes,
+		},
+	}
+	return r, nil
+}
+
+func bounded(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout > 0 {
+		return context.WithTimeout(ctx, timeout)
+	}
+	return context.WithCancel(ctx)
+}
+
+func (f *Frontend) lookup(ctx context.Context, organization lake.Organization, from, to time.Time) (index.Answer, error) {
+	found, err := f.index.Lookup(ctx, index.Query{Organization: organization, Signal: lake.SignalLogs, Start: from, End: to})
+	if err != nil {
+		return index.Answer{}, err
+	}
+	for i := range found.Segments {
+		if owner := found.Segments[i].Organization; owner != organization {
+			return index.Answer{}, fault.New(fault.Internal, "the index answered a segment of organization %q to %q", owner, organization)
+		}
+	}
+	return found, nil
+}
+
+func newQueryID() string {
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
+}
+
+// end releases the run and returns its final statistics.
+func (r *run) end(err error) Statistics {
+	r.cancel()
+	s := r.statistics()
+	r.frontend.meters.record(r.kind, outcomeOf(err), s)
+	return s
+}
+
+func outcomeOf(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	if errors.Is(err, context.Canceled) {
+		return string(fault.Canceled)
+	}
+	return string(fault.KindOf(err))
+}
+
+// statistics returns the figures so far.
+func (r *run) statistics() Statistics {
+	scans := r.session.Tally.Statistics()
+	s := Statistics{
+		Statistics:   scans,
+		Considered:   int64(len(r.found.Segments)),
+		Returned:     r.returned,
+		Duration:     time.Since(r.started),
+		Completeness: r.found.Completeness,
+		Partial:      r.session.Partial(),
+	}
+	for i := range r.found.Segments {
+		s.BytesConsidered += r.found.Segments[i].Bytes
+	}
+	return s
+}

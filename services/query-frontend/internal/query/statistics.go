@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package query
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
+
+	"github.com/lakerunner/lakerunner/pkg/index"
+	"github.com/lakerunner/lakerunner/services/query-frontend/internal/fan"
+)
+
+// Statistics says what an answer cost and how complete it is.
+type Statistics struct {
+	fan.Statistics
+	Considered      int64 // segments that the index found
+	BytesConsidered int64
+	Returned        int64 // lines, or samples
+	Duration        time.Duration
+	Completeness    index.Completeness
+	Partial         string // why the answer was cut; empty: it was not
+}
+
+// Pruned returns how many segments were not read because a time, catalogue or token filter ruled them out, or because enough was found.
+func (s *Statistics) Pruned() int64 { return max(0, s.Considered-s.SegmentsRead) }
+
+// Meters are the frontend's instruments.
+type Meters struct {
+	duration metric.Float64Histogram
+	segments metric.Int64Counter
+	bytes    metric.Int64Counter
+	requests metric.Int64Counter
+	retries  metric.Int64Counter
+	hedges   metric.Int64Counter
+	tails    metric.Int64UpDownCounter
+}
+
+// NewMeters makes the instruments. A nil meter makes them idle.
+func NewMeters(meter metric.Meter) *Meters {
+	if meter == nil {
+		meter = noop.Meter{}
+	}
+	// Names and units are constant; making the instruments cannot fail.
+	m := &Meters{}
+	m.duration, _ = meter.Float64Histogram("lakerunner.query.duration", metric.WithUnit("s"), metric.WithDescription("Duration of queries by kind and outcome."))
+	m.segments, _ = meter.Int64Counter("lakerunner.query.segments", metric.WithDescription("Segments by what became of them: considered, read."))
+	m.bytes, _ = meter.Int64Counter("lakerunner.query.bytes", metric.WithUnit("By"), metric.WithDescription("Bytes of segments: considered, read, fetched from the object store."))
+	m.requests, _ = meter.Int64Counter("lakerunner.query.object_requests", metric.WithDescription("Requests to the object store that queries caused."))
+	m.retries, _ = meter.Int64Counter("lakerunner.query.retries", metric.WithDescription("Scans asked again of another worker."))
+	m.hedges, _ = meter.Int64Counter("lakerunner.query.hedges", metric.WithDescription("Scans asked of a second worker because the first was slow."))
+	m.tails, _ = meter.Int64UpDownCounter("lakerunner.query.tails", metric.WithDescription("Tails being followed."))
+	return m
+}
+
+func (m *Meters) record(kind, outcome string, s Statistics) {
+	ctx := context.Background() // the query's own may have ended
+	m.duration.Record(ctx, s.Duration.Seconds(), metric.WithAttributes(attribute.String("kind", kind), attribute.String("outcome", outcome)))
+	state := func(name string) metric.AddOption { return metric.WithAttributes(attribute.String("state", name)) }
+	m.segments.Add(ctx, s.Considered, state("considered"))
+	m.segments.Add(ctx, s.SegmentsRead, state("read"))
+	m.bytes.Add(ctx, s.BytesConsidered, state("considered"))
+	m.bytes.Add(ctx, s.BytesRead, state("read"))
+	m.bytes.Add(ctx, s.BytesFetched, state("fetched"))
+	m.requests.Add(ctx, s.ObjectRequests)
+	m.retries.Add(ctx, s.Retries)
+	m.hedges.Add(ctx, s.Hedges)
+}
