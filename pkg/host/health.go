@@ -44,9 +44,7 @@ func (r *runner) watchReadiness() {
 	interval, announced := 50*time.Millisecond, false
 	for {
 		state := r.readiness(r.loops)
-		if !r.draining.Load() {
-			r.publish(state)
-		}
+		r.publish(state)
 		if state.Ready && !announced {
 			announced, interval = true, 2*time.Second
 			r.log.Info("ready")

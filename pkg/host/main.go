@@ -112,7 +112,7 @@ func parseFlags(call invocation) (flags, error) {
 	var f flags
 	set := pflag.NewFlagSet(call.name, pflag.ContinueOnError)
 	set.SetOutput(call.out)
-	set.StringSliceVarP(&f.files, "config", "c", defaultFiles(call.environ), "configuration file; may be repeated, a later one is stronger (LAKERUNNER_CONFIG)")
+	set.StringArrayVarP(&f.files, "config", "c", defaultFiles(call.environ), "configuration file; may be repeated, a later one is stronger (LAKERUNNER_CONFIG)")
 	set.StringArrayVar(&f.settings, "set", nil, "section.field=value; may be repeated, stronger than files and environment")
 	level := set.String("log-level", "", "debug, info, warn or error")
 	format := set.String("log-format", "", "json or text")

@@ -34,8 +34,10 @@ type Start struct {
 	Settings []string
 	// Environ is as os.Environ returns it.
 	Environ []string
-	// LogTo is where the log is written. Nil: nowhere.
+	// LogTo is where the log is written, as the settings say. Nil: nowhere.
 	LogTo io.Writer
+	// Log, if not nil, is the log, whatever LogTo and the settings say.
+	Log *slog.Logger
 	// WithoutSource leaves Source nil: for commands that only migrate.
 	WithoutSource bool
 }
@@ -73,14 +75,9 @@ func NewProcess(ctx context.Context, start Start) (*Process, error) {
 	if err := p.readSettings(start.Files); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err)
 	}
-	if start.LogTo == nil {
-		start.LogTo = io.Discard
-	}
-	log, err := newLog(start.LogTo, p.Settings.Log)
-	if err != nil {
+	if err := p.openLog(start); err != nil {
 		return nil, err
 	}
-	p.Log = log.With("process", start.Name)
 	if err := p.openTelemetry(ctx); err != nil {
 		return nil, err
 	}
@@ -133,6 +130,22 @@ func (p *Process) readSettings(files []string) error {
 	p.Settings.ConfigDB.URL = cmp.Or(p.Settings.ConfigDB.URL, p.environment["CONFIGDB_URL"])
 	p.Settings = p.Settings.withDefaults()
 	return p.Settings.validate()
+}
+
+func (p *Process) openLog(start Start) error {
+	if start.Log != nil {
+		p.Log = start.Log
+		return nil
+	}
+	if start.LogTo == nil {
+		start.LogTo = io.Discard
+	}
+	log, err := newLog(start.LogTo, p.Settings.Log)
+	if err != nil {
+		return err
+	}
+	p.Log = log.With("process", start.Name)
+	return nil
 }
 
 func (p *Process) openTelemetry(ctx context.Context) error {

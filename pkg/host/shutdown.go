@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-
 	"github.com/lakerunner/lakerunner/pkg/fault"
 )
 
@@ -18,7 +16,8 @@ func (r *runner) shutdown() error {
 	phases := r.options.Config.Shutdown
 	start := time.Now()
 	r.draining.Store(true)
-	r.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	// From now on all services are called NOT_SERVING, whatever is published.
+	r.health.Shutdown()
 	r.log.Info("shutting down: not ready any more")
 	if phases.Delay > 0 {
 		<-time.After(phases.Delay)
