@@ -413,6 +413,18 @@ func TestReplay(t *testing.T) {
 		l.wantVisible(acme, lease.Receipts[0].ID)
 	})
 
+	t.Run("content that is about to be replaced is not replayed", func(t *testing.T) {
+		l := setup(t)
+		first := l.receive(replacing("k", "1"))[0]
+		l.ingestAll()
+		second := l.receive(replacing("k", "2"))[0]
+		if n := replay(l, index.ReplayQuery{Receipts: []lake.ReceiptID{first.ID}}); n != 0 {
+			l.Errorf("replayed %d, want none", n)
+		}
+		l.ingestAll()
+		l.wantVisible(acme, second.ID)
+	})
+
 	t.Run("another organization's receipts are out of reach", func(t *testing.T) {
 		l := setup(t)
 		receipt := l.receive(notices("globex", 1)...)[0]

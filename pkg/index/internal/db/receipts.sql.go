@@ -691,8 +691,8 @@ WHERE r.id = ANY ($1::bigint[])
       FROM receipts later
       WHERE later.bucket = r.bucket
         AND later.key = r.key
-        AND later.tag = r.tag
-        AND later.replay > r.replay
+        AND (later.tag = r.tag AND later.replay > r.replay
+             OR r.hides = 'all_older' AND later.revision > r.revision AND later.state IN ('pending', 'done'))
   )
 ORDER BY r.id
 `
@@ -709,7 +709,7 @@ type ReplayableByIDRow struct {
 	Size int64
 }
 
-// Which of the given receipts may be replayed. Served by receipts_id and receipts_content.
+// Which of the given receipts may be replayed. Served by receipts_id and receipts_revision.
 func (q *Queries) ReplayableByID(ctx context.Context, arg ReplayableByIDParams) ([]ReplayableByIDRow, error) {
 	rows, err := q.db.Query(ctx, replayableByID,
 		arg.Ids,
@@ -748,8 +748,8 @@ WHERE r.organization = $1
       FROM receipts later
       WHERE later.bucket = r.bucket
         AND later.key = r.key
-        AND later.tag = r.tag
-        AND later.replay > r.replay
+        AND (later.tag = r.tag AND later.replay > r.replay
+             OR r.hides = 'all_older' AND later.revision > r.revision AND later.state IN ('pending', 'done'))
   )
 ORDER BY r.id
 LIMIT $6
@@ -770,7 +770,7 @@ type ReplayableByStateRow struct {
 }
 
 // A page of what may be replayed, in the order of ids. Served by receipts_listing_by_state; whether a content was replayed
-// already by receipts_content.
+// already, or is being replaced, by receipts_revision.
 func (q *Queries) ReplayableByState(ctx context.Context, arg ReplayableByStateParams) ([]ReplayableByStateRow, error) {
 	rows, err := q.db.Query(ctx, replayableByState,
 		arg.Organization,
@@ -857,13 +857,24 @@ SELECT nextval('receipt_ids'),
 FROM receipts r
 WHERE r.id = ANY ($1::bigint[])
   AND (r.state = 'done' OR r.state = 'failed' AND r.rows_out > 0)
+  AND NOT (
+      r.hides = 'all_older'
+      AND EXISTS (
+          SELECT 1
+          FROM receipts later
+          WHERE later.bucket = r.bucket
+            AND later.key = r.key
+            AND later.revision > r.revision
+            AND later.state IN ('pending', 'done')
+      )
+  )
 ORDER BY r.bucket, r.key, r.replay
 ON CONFLICT DO NOTHING
 RETURNING id
 `
 
 // The next revision of the same content, for receipts that brought rows: its commit hides the older rows. When somebody else
-// made it first there is nothing to do. Served by receipts_id and receipts_revision; bounded by the array.
+// made it first, or newer content is about to replace this, there is nothing to do. Served by receipts_id and receipts_revision; bounded by the array.
 func (q *Queries) ReviseReceipts(ctx context.Context, ids []int64) ([]int64, error) {
 	rows, err := q.db.Query(ctx, reviseReceipts, ids)
 	if err != nil {

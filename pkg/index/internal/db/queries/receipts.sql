@@ -228,7 +228,7 @@ FROM receipts;
 
 -- name: ReplayableByState :many
 -- A page of what may be replayed, in the order of ids. Served by receipts_listing_by_state; whether a content was replayed
--- already by receipts_content.
+-- already, or is being replaced, by receipts_revision.
 SELECT r.id, r.size
 FROM receipts r
 WHERE r.organization = @organization
@@ -241,14 +241,14 @@ WHERE r.organization = @organization
       FROM receipts later
       WHERE later.bucket = r.bucket
         AND later.key = r.key
-        AND later.tag = r.tag
-        AND later.replay > r.replay
+        AND (later.tag = r.tag AND later.replay > r.replay
+             OR r.hides = 'all_older' AND later.revision > r.revision AND later.state IN ('pending', 'done'))
   )
 ORDER BY r.id
 LIMIT @page_size;
 
 -- name: ReplayableByID :many
--- Which of the given receipts may be replayed. Served by receipts_id and receipts_content.
+-- Which of the given receipts may be replayed. Served by receipts_id and receipts_revision.
 SELECT r.id, r.size
 FROM receipts r
 WHERE r.id = ANY (@ids::bigint[])
@@ -261,8 +261,8 @@ WHERE r.id = ANY (@ids::bigint[])
       FROM receipts later
       WHERE later.bucket = r.bucket
         AND later.key = r.key
-        AND later.tag = r.tag
-        AND later.replay > r.replay
+        AND (later.tag = r.tag AND later.replay > r.replay
+             OR r.hides = 'all_older' AND later.revision > r.revision AND later.state IN ('pending', 'done'))
   )
 ORDER BY r.id;
 
@@ -279,7 +279,7 @@ RETURNING id;
 
 -- name: ReviseReceipts :many
 -- The next revision of the same content, for receipts that brought rows: its commit hides the older rows. When somebody else
--- made it first there is nothing to do. Served by receipts_id and receipts_revision; bounded by the array.
+-- made it first, or newer content is about to replace this, there is nothing to do. Served by receipts_id and receipts_revision; bounded by the array.
 INSERT INTO receipts (
     id, organization, collector, signal, bucket, key, tag, size, last_modified, revision, replay, hides, state, reason, written_at
 )
@@ -306,6 +306,17 @@ SELECT nextval('receipt_ids'),
 FROM receipts r
 WHERE r.id = ANY (@ids::bigint[])
   AND (r.state = 'done' OR r.state = 'failed' AND r.rows_out > 0)
+  AND NOT (
+      r.hides = 'all_older'
+      AND EXISTS (
+          SELECT 1
+          FROM receipts later
+          WHERE later.bucket = r.bucket
+            AND later.key = r.key
+            AND later.revision > r.revision
+            AND later.state IN ('pending', 'done')
+      )
+  )
 ORDER BY r.bucket, r.key, r.replay
 ON CONFLICT DO NOTHING
 RETURNING id;
