@@ -141,7 +141,7 @@ func childStack(ctx context.Context, roles stack.Roles, change func(*stack.Optio
 	}
 	options := stack.Options{
 		Database: o.Database, ConfigFiles: []string{o.Config}, Dir: o.Dir, HTTP: "127.0.0.1:0", GRPC: "127.0.0.1:0", Roles: roles,
-		WebhookToken: webhookToken, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		InternalToken: internalToken, WebhookToken: webhookToken, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
 	change(&options, o)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)

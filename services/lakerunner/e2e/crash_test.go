@@ -23,7 +23,7 @@ const crashLease = 2 * time.Second
 func runIngest() error {
 	return childStack(context.Background(), stack.Roles{Ingestor: true}, func(options *stack.Options, o childOptions) {
 		passed := map[string]int{}
-		options.Tune = func(s *stack.ServiceSettings) { shortLeases(s) }
+		options.Tune = func(s *stack.ServiceSettings) { s.Ingestor.Lease = crashLease }
 		options.Checkpoint = checkpoint(func(name string) {
 			passed[name]++
 			fmt.Println("checkpoint", name)

@@ -102,11 +102,15 @@ func (l *lake) start(o lakeOptions) {
 func (l *lake) options() stack.Options {
 	return stack.Options{
 		Database: l.database, ConfigDB: l.database, ConfigFiles: []string{l.configPath()}, Dir: l.work,
-		HTTP: "127.0.0.1:0", GRPC: "127.0.0.1:0", WebhookToken: webhookToken, Log: slog.New(slog.DiscardHandler),
+		HTTP: "127.0.0.1:0", GRPC: "127.0.0.1:0", InternalToken: internalToken, WebhookToken: webhookToken, Log: slog.New(slog.DiscardHandler),
 	}
 }
 
-const webhookToken = "token-of-the-test-webhook"
+// Tokens that the processes of a test share.
+const (
+	webhookToken  = "token-of-the-test-webhook"
+	internalToken = "token-between-the-test-processes"
+)
 
 func (l *lake) configPath() string { return filepath.Join(l.dir, "lakerunner.yaml") }
 

@@ -3,6 +3,8 @@
 package stack
 
 import (
+	"cmp"
+	"context"
 	"net/url"
 
 	"github.com/lakerunner/lakerunner/pkg/host"
@@ -12,6 +14,9 @@ import (
 	queryworker "github.com/lakerunner/lakerunner/services/query-worker"
 )
 
+// webhookSource names the bucket's event sender among the webhook's sources.
+const webhookSource = "s3"
+
 // ServiceSettings are the settings of the services.
 type ServiceSettings struct {
 	Notifier notifier.Config
@@ -20,8 +25,13 @@ type ServiceSettings struct {
 	Worker   queryworker.Config
 }
 
+// WebhookPath is where a stack with that token takes events.
+func WebhookPath(token string) string {
+	return "/webhook/" + webhookSource + "?" + url.Values{"token": {token}}.Encode()
+}
+
 // build makes the services of the roles.
-func (o Options) build(p *host.Process) ([]host.Service, error) {
+func (o Options) build(ctx context.Context, p *host.Process) ([]host.Service, error) {
 	settings, err := o.read(p)
 	if err != nil {
 		return nil, err
@@ -29,21 +39,62 @@ func (o Options) build(p *host.Process) ([]host.Service, error) {
 	var services []host.Service
 	for _, role := range []struct {
 		wanted bool
-		make   func(*host.Process, *ServiceSettings) (host.Service, error)
+		make   func(context.Context, *host.Process, *ServiceSettings) (host.Service, error)
 	}{
-		{o.Roles.Notifier, o.notifier},
-		{o.Roles.Ingestor, o.ingestor},
-		{o.Roles.Worker, o.worker},
-		{o.Roles.Frontend, o.frontend},
+		{o.Roles.Notifier, newNotifier},
+		{o.Roles.Ingestor, o.newIngestor},
+		{o.Roles.Worker, newWorker},
+		{o.Roles.Frontend, o.newFrontend},
 	} {
 		if !role.wanted {
 			continue
 		}
-		service, err := role.make(p, settings)
+		service, err := role.make(ctx, p, settings)
 		if err != nil {
 			return nil, err
 		}
 		services = append(services, service)
 	}
 	return services, nil
+}
+
+// read reads the services' settings as they would themselves, and completes them.
+func (o Options) read(p *host.Process) (*ServiceSettings, error) {
+	var s ServiceSettings
+	for section, into := range map[string]any{
+		"notifier": &s.Notifier, "ingestor": &s.Ingestor, "query-frontend": &s.Frontend, "query-worker": &s.Worker,
+	} {
+		if err := p.Section(section, into); err != nil {
+			return nil, err
+		}
+	}
+	s.Worker.Dir = cmp.Or(s.Worker.Dir, o.workerDir())
+	s.Ingestor.ScratchDir = cmp.Or(s.Ingestor.ScratchDir, o.scratchDir())
+	if o.WebhookToken != "" {
+		s.Notifier.Webhook.Tokens = append(s.Notifier.Webhook.Tokens, webhookSource+"="+o.WebhookToken)
+	}
+	o.Tune(&s)
+	return &s, nil
+}
+
+func newNotifier(_ context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
+	idx, err := p.Index()
+	if err != nil {
+		return nil, err
+	}
+	return notifier.New(s.Notifier, notifier.Deps{Index: idx, Config: p.Source, Objects: p.Objects(), Log: p.Log, Meter: p.Meter})
+}
+
+func (o Options) newIngestor(_ context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
+	idx, err := p.Index()
+	if err != nil {
+		return nil, err
+	}
+	return ingestor.New(s.Ingestor, ingestor.Deps{
+		Index: idx, Config: p.Source, Objects: p.Objects(), Log: p.Log, Meter: p.Meter, Checkpoint: o.Checkpoint,
+	})
+}
+
+func newWorker(ctx context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
+	return queryworker.New(ctx, s.Worker, queryworker.Deps{Objects: p.Objects(), Log: p.Log, Meter: p.Meter})
 }

@@ -79,7 +79,7 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 		return nil, err
 	}
 	process.Log = o.Log
-	services, err := o.build(process)
+	services, err := o.build(ctx, process)
 	if err != nil {
 		return nil, errors.Join(err, process.Close())
 	}
@@ -95,7 +95,7 @@ func (o Options) settings() []string {
 	return settings
 }
 
-func (o Options) cacheDir() string   { return filepath.Join(o.Dir, "segments") }
+func (o Options) workerDir() string  { return filepath.Join(o.Dir, "worker") }
 func (o Options) scratchDir() string { return filepath.Join(o.Dir, "scratch") }
 
 func run(ctx context.Context, process *host.Process, services []host.Service) (*Stack, error) {
