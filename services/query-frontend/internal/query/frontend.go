@@ -15,7 +15,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/grafana/loki/v3/pkg/logproto"
@@ -57,15 +57,14 @@ type Frontend struct {
 	fan     *fan.Fan
 	options Options
 	meters  *Meters
-	log     *slog.Logger
 }
 
 // New returns a Frontend.
-func New(ix Index, source config.Source, f *fan.Fan, meters *Meters, log *slog.Logger, options Options) *Frontend {
+func New(ix Index, source config.Source, f *fan.Fan, meters *Meters, options Options) *Frontend {
 	if options.TailInterval <= 0 {
 		options.TailInterval = time.Second
 	}
-	return &Frontend{index: ix, config: source, fan: f, options: options, meters: meters, log: log}
+	return &Frontend{index: ix, config: source, fan: f, options: options, meters: meters}
 }
 
 // Workers returns how many query workers there are now.
@@ -113,7 +112,7 @@ func (f *Frontend) Evaluate(ctx context.Context, req Request) (Answer, error) {
 	result, err := run.session.Evaluate(run.ctx, logs.Request{
 		Query: run.plan, Start: req.Start, End: req.End, Step: req.Step, Interval: req.Interval, Limit: req.Limit, Direction: req.Direction,
 	})
-	run.returned = sizeOf(result.Data)
+	run.returned.Store(sizeOf(result.Data))
 	answer := Answer{Data: result.Data, Warnings: result.Warnings, Statistics: run.end(err)}
 	if reason := answer.Statistics.Partial; reason != "" {
 		answer.Warnings = append(answer.Warnings, "partial answer: "+reason)
@@ -144,7 +143,7 @@ type run struct {
 	found        index.Answer
 	started      time.Time
 	kind         string
-	returned     int64
+	returned     atomic.Int64
 }
 
 // begin parses and checks a query, and looks up its segments.
@@ -270,7 +269,7 @@ func (r *run) statistics() Statistics {
 	s := Statistics{
 		Statistics:   scans,
 		Considered:   int64(len(r.found.Segments)),
-		Returned:     r.returned,
+		Returned:     r.returned.Load(),
 		Duration:     time.Since(r.started),
 		Completeness: r.found.Completeness,
 		Partial:      r.session.Partial(),

@@ -38,7 +38,7 @@ func (f *Frontend) Lines(ctx context.Context, req Request) (*Lines, error) {
 func (l *Lines) Next() *logs.Line {
 	line := l.lines.Next()
 	if line != nil {
-		l.run.returned++
+		l.run.returned.Add(1)
 	}
 	return line
 }

@@ -45,7 +45,7 @@ func (f *Frontend) Patterns(ctx context.Context, selector string, start, end tim
 	run.kind = "patterns"
 	found := newPatternFinder(step)
 	partial, err = run.sample(found, selector, expr.HasFilter(), start, end)
-	run.returned = int64(len(found.counts))
+	run.returned.Store(int64(len(found.counts)))
 	run.end(err)
 	return found.series(), partial, err
 }

@@ -43,7 +43,7 @@ func (f *Frontend) Streams(ctx context.Context, selectors []string, start, end t
 		return Streams{}, err
 	}
 	out, err := run.streams(asked, start, end)
-	run.returned = int64(len(out.All))
+	run.returned.Store(int64(len(out.All)))
 	out.Segments = int64(len(run.found.Segments))
 	out.Statistics = run.end(err)
 	return out, err

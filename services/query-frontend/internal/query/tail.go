@@ -183,7 +183,7 @@ func (t *tail) lines(run *run, segments []lake.Segment, direction logproto.Direc
 	for line := all.Next(); line != nil; line = all.Next() {
 		lines = append(lines, *line)
 	}
-	run.returned = int64(len(lines))
+	run.returned.Store(int64(len(lines)))
 	return lines, logs.Classify(all.Err())
 }
 
