@@ -61,11 +61,13 @@ type commit struct {
 	row     db.LockLeaseRow
 	done    []db.LockLeaseTasksRow
 	retried []verdict
-	hidden  []int64 // receipts that this edit supersedes
-	masked  []int64 // sources whose rows must not be answered: the hidden ones, and older ones in segments that are added
-	ids     []int64 // of the added segments
-	removed []db.RemoveSegmentsRow
-	touched []touched
+	// unwanted are tasks among the retried ones whose receipts are superseded, by another commit or by this one.
+	unwanted []int64
+	hidden   []int64 // receipts that this edit supersedes
+	masked   []int64 // sources whose rows must not be answered: the hidden ones, and older ones in segments that are added
+	ids      []int64 // of the added segments
+	removed  []db.RemoveSegmentsRow
+	touched  []touched
 }
 
 // touched is a window whose answers this edit changes.
@@ -172,34 +174,27 @@ func (c *commit) lockReceipts(ctx context.Context) error {
 			hiding = append(hiding, int64(o.Receipt))
 		}
 	}
+	var err error
 	if len(hiding) > 0 {
-		var err error
 		if c.hidden, err = c.q.HiddenReceipts(ctx, hiding); err != nil {
 			return err
 		}
 	}
-	ids := slices.Concat(own, c.hidden, sourcesOf(c.edit))
-	slices.Sort(ids)
-	ids = slices.Compact(ids)
 	c.hidden = slices.Compact(c.hidden)
-	if len(ids) == 0 {
-		return nil
+	var retried []int64
+	for _, v := range c.retried {
+		if v.task.Receipt != 0 {
+			retried = append(retried, v.task.Receipt)
+		}
 	}
-	rows, err := c.q.LockReceipts(ctx, ids)
+	states, err := lockStates(ctx, c.q, slices.Concat(own, retried, c.hidden, sourcesOf(c.edit)))
 	if err != nil {
 		return err
 	}
-	if err := counted("receipts", len(ids), int64(len(rows))); err != nil {
-		return err
-	}
-	return c.checkReceipts(rows, own)
+	return c.checkReceipts(states, own)
 }
 
-func (c *commit) checkReceipts(rows []db.LockReceiptsRow, own []int64) error {
-	states := make(map[int64]lake.ReceiptState, len(rows))
-	for _, r := range rows {
-		states[r.ID] = lake.ReceiptState(r.State)
-	}
+func (c *commit) checkReceipts(states map[int64]lake.ReceiptState, own []int64) error {
 	for _, id := range own {
 		if states[id] != lake.ReceiptPending {
 			return fault.New(fault.Conflict, "receipt %d is %s", id, states[id])
@@ -213,6 +208,11 @@ func (c *commit) checkReceipts(rows []db.LockReceiptsRow, own []int64) error {
 	}
 	// One that another commit superseded since we looked for those to hide needs no second mark.
 	c.hidden = slices.DeleteFunc(c.hidden, func(id int64) bool { return states[id] == lake.ReceiptSuperseded })
+	for _, v := range c.retried {
+		if v.task.Receipt != 0 && (states[v.task.Receipt] != lake.ReceiptPending || slices.Contains(c.hidden, v.task.Receipt)) {
+			c.unwanted = append(c.unwanted, v.task.ID)
+		}
+	}
 	return nil
 }
 
@@ -431,8 +431,8 @@ func hoursOf(signal int16, start time.Time, length int64) []hour {
 
 // finishTasks drops the tasks that are done, gives back those to be retried, done ones that were asked for anew, and enqueues what follows.
 func (c *commit) finishTasks(ctx context.Context) error {
-	var drop []int64
-	back := c.retried
+	drop := c.unwanted
+	back := slices.DeleteFunc(c.retried, func(v verdict) bool { return slices.Contains(c.unwanted, v.task.ID) })
 	for _, t := range c.done {
 		if t.Again {
 			back = append(back, verdict{task: t})

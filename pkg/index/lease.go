@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -95,7 +96,11 @@ func endWithout(ctx context.Context, q *db.Queries, lease db.LockLeaseRow, state
 	if err != nil {
 		return err
 	}
-	wanted, unwanted := split(tasks)
+	states, err := lockStates(ctx, q, receiptsWorkedOn(tasks))
+	if err != nil {
+		return err
+	}
+	wanted, unwanted := split(tasks, states)
 	if err := finishTasks(ctx, q, lease.ID, unwanted); err != nil {
 		return err
 	}
@@ -105,10 +110,39 @@ func endWithout(ctx context.Context, q *db.Queries, lease db.LockLeaseRow, state
 	return endLease(ctx, q, lease.ID, state, nil)
 }
 
-// split tells tasks that are still wanted from those whose receipts were superseded meanwhile.
-func split(tasks []db.LockLeaseTasksRow) (wanted []db.LockLeaseTasksRow, unwanted []int64) {
+func receiptsWorkedOn(tasks []db.LockLeaseTasksRow) []int64 {
+	var ids []int64
 	for _, t := range tasks {
-		if t.Receipt != 0 && t.ReceiptState != string(lake.ReceiptPending) {
+		if t.Receipt != 0 {
+			ids = append(ids, t.Receipt)
+		}
+	}
+	return ids
+}
+
+// lockStates locks receipts and returns their states. So whoever supersedes one of them does it before, and we see it, or after
+// us, and sees what we did.
+func lockStates(ctx context.Context, q *db.Queries, ids []int64) (map[int64]lake.ReceiptState, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	rows, err := q.LockReceipts(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	states := make(map[int64]lake.ReceiptState, len(rows))
+	for _, r := range rows {
+		states[r.ID] = lake.ReceiptState(r.State)
+	}
+	return states, counted("receipts", len(ids), int64(len(rows)))
+}
+
+// split tells tasks that are still wanted from those whose receipts were superseded meanwhile.
+func split(tasks []db.LockLeaseTasksRow, states map[int64]lake.ReceiptState) (wanted []db.LockLeaseTasksRow, unwanted []int64) {
+	for _, t := range tasks {
+		if t.Receipt != 0 && states[t.Receipt] != lake.ReceiptPending {
 			unwanted = append(unwanted, t.ID)
 			continue
 		}

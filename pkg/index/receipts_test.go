@@ -202,6 +202,20 @@ func TestRewrites(t *testing.T) {
 		l.wantVisible(acme, second.ID)
 	})
 
+	t.Run("an older revision that goes back while the newer is committed is dropped", func(t *testing.T) {
+		l := setup(t)
+		older := l.receive(replacing("k", "1"))[0]
+		second := l.receive(replacing("k", "2"))[0]
+		lease := l.claim(ingest)
+		edit := lake.Edit{Add: []lake.Segment{segment(lease, 0, hour, second.ID)}, Outcomes: []lake.Outcome{done(second.ID)}}
+		edit.Retry = []lake.Retry{{Task: lease.Tasks[0].ID, Cause: "stumbled"}}
+		l.commit(lease, edit)
+		l.wantState(older.ID, lake.ReceiptSuperseded)
+		if n := l.number("SELECT count(*) FROM tasks"); n != 0 {
+			l.Errorf("%d tasks are left", n)
+		}
+	})
+
 	t.Run("two revisions in one lease leave the newer", func(t *testing.T) {
 		l := setup(t)
 		l.receive(replacing("k", "1"))

@@ -724,26 +724,24 @@ func (q *Queries) LockLease(ctx context.Context, id string) (LockLeaseRow, error
 }
 
 const lockLeaseTasks = `-- name: LockLeaseTasks :many
-SELECT t.id, t.attempts, t.failures, t.suspects, t.again, t.receipt, coalesce(r.state, '')::text AS receipt_state
-FROM tasks t
-LEFT JOIN receipts r ON r.id = t.receipt
-WHERE t.lease = $1
-  AND t.lease <> ''
-ORDER BY t.kind, t.organization, t.signal, t.window_start, t.window_length, t.tier, t.receipt
-FOR UPDATE OF t
+SELECT id, attempts, failures, suspects, again, receipt
+FROM tasks
+WHERE lease = $1
+  AND lease <> ''
+ORDER BY kind, organization, signal, window_start, window_length, tier, receipt
+FOR UPDATE
 `
 
 type LockLeaseTasksRow struct {
-	ID           int64
-	Attempts     int32
-	Failures     int32
-	Suspects     string
-	Again        bool
-	Receipt      int64
-	ReceiptState string
+	ID       int64
+	Attempts int32
+	Failures int32
+	Suspects string
+	Again    bool
+	Receipt  int64
 }
 
-// In the order in which EnqueueTasks locks. Served by tasks_lease, the receipts by receipts_id; bounded by the lease.
+// In the order in which EnqueueTasks locks. Served by tasks_lease; bounded by the lease.
 func (q *Queries) LockLeaseTasks(ctx context.Context, lease string) ([]LockLeaseTasksRow, error) {
 	rows, err := q.db.Query(ctx, lockLeaseTasks, lease)
 	if err != nil {
@@ -760,7 +758,6 @@ func (q *Queries) LockLeaseTasks(ctx context.Context, lease string) ([]LockLease
 			&i.Suspects,
 			&i.Again,
 			&i.Receipt,
-			&i.ReceiptState,
 		); err != nil {
 			return nil, err
 		}

@@ -268,14 +268,13 @@ WHERE id = @id
   AND state = 'live';
 
 -- name: LockLeaseTasks :many
--- In the order in which EnqueueTasks locks. Served by tasks_lease, the receipts by receipts_id; bounded by the lease.
-SELECT t.id, t.attempts, t.failures, t.suspects, t.again, t.receipt, coalesce(r.state, '')::text AS receipt_state
-FROM tasks t
-LEFT JOIN receipts r ON r.id = t.receipt
-WHERE t.lease = @lease
-  AND t.lease <> ''
-ORDER BY t.kind, t.organization, t.signal, t.window_start, t.window_length, t.tier, t.receipt
-FOR UPDATE OF t;
+-- In the order in which EnqueueTasks locks. Served by tasks_lease; bounded by the lease.
+SELECT id, attempts, failures, suspects, again, receipt
+FROM tasks
+WHERE lease = @lease
+  AND lease <> ''
+ORDER BY kind, organization, signal, window_start, window_length, tier, receipt
+FOR UPDATE;
 
 -- name: GiveBackTasks :execrows
 -- Served by tasks_pkey; bounded by the arrays.
