@@ -98,3 +98,21 @@ func (o Options) newIngestor(_ context.Context, p *host.Process, s *ServiceSetti
 func newWorker(ctx context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
 	return queryworker.New(ctx, s.Worker, queryworker.Deps{Objects: p.Objects(), Log: p.Log, Meter: p.Meter})
 }
+
+// newFrontend makes a frontend that asks the worker of this process, if there is one, and those that are named.
+func (o Options) newFrontend(_ context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
+	idx, err := p.Index()
+	if err != nil {
+		return nil, err
+	}
+	s.Frontend.Workers = append(s.Frontend.Workers, o.Workers...)
+	deps := queryfrontend.Deps{Index: idx, Config: p.Source, Dial: p.Dial, ConfigDB: p.Source, Log: p.Log, Meter: p.Meter}
+	if o.Roles.Worker {
+		conn, err := p.Dial("")
+		if err != nil {
+			return nil, err
+		}
+		deps.Workers = []queryfrontend.Worker{{Name: "in process", Conn: conn}}
+	}
+	return queryfrontend.New(s.Frontend, deps)
+}
