@@ -74,7 +74,7 @@ type ConfigDBConfig struct {
 type ShutdownConfig struct {
 	Delay time.Duration `yaml:"delay"` // not ready any more, still serving: for load balancers to notice
 	Drain time.Duration `yaml:"drain"` // servers finish what they have begun; zero: 10 s
-	Loops time.Duration `yaml:"loops"` // services finish or give back their work; zero: 30 s
+	Loops time.Duration `yaml:"loops"` // services finish or give back their work; zero: 40 s
 	Close time.Duration `yaml:"close"` // connections close, telemetry is sent; zero: 5 s
 }
 
@@ -89,7 +89,7 @@ func (c Config) withDefaults() Config {
 	c.GRPC.Listen = cmp.Or(c.GRPC.Listen, ":9090")
 	c.HTTP.Listen = cmp.Or(c.HTTP.Listen, ":8080")
 	c.Shutdown.Drain = cmp.Or(c.Shutdown.Drain, 10*time.Second)
-	c.Shutdown.Loops = cmp.Or(c.Shutdown.Loops, 30*time.Second)
+	c.Shutdown.Loops = cmp.Or(c.Shutdown.Loops, 40*time.Second)
 	c.Shutdown.Close = cmp.Or(c.Shutdown.Close, 5*time.Second)
 	return c
 }
