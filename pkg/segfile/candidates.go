@@ -5,8 +5,8 @@ package segfile
 import (
 	"encoding/hex"
 	"math"
+	"slices"
 	"sort"
-	"strconv"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -17,8 +17,8 @@ import (
 type filter struct {
 	groups   []builtGroup
 	words    []string // sorted
-	holders  []RowGroups
-	overflow bool // there are words beyond the dictionary, indexed as singles
+	holders  []uint64 // of each word a RowGroups
+	overflow bool     // there are words beyond the dictionary, indexed as singles
 }
 
 // openFilter reads what filterBuilder.marshal wrote. It keeps b.
@@ -36,8 +36,9 @@ func openFilter(b []byte, groups int) (*filter, error) {
 	}
 	d := decoder{b: plain}
 	f := &filter{overflow: d.bool(), words: list(&d, (*decoder).string)}
-	for range f.words {
-		f.holders = append(f.holders, d.rowGroups(groups))
+	f.holders = make([]uint64, len(f.words)*((groups+63)/64))
+	for i := range f.holders {
+		f.holders[i] = d.uint()
 	}
 	for range groups {
 		g := d.group()
@@ -52,23 +53,17 @@ func openFilter(b []byte, groups int) (*filter, error) {
 	return f, d.err
 }
 
-func (d *decoder) rowGroups(n int) RowGroups {
-	g := newRowGroups(n)
-	for i := range g.words {
-		g.words[i] = d.uint()
-	}
-	return g
-}
-
 func (d *decoder) group() builtGroup {
-	g := builtGroup{uuids: d.bool()}
-	for _, table := range []*[charsets]uint8{&g.longest.token, &g.longest.hex, &g.longest.decimal, &g.longest.letters} {
-		if len(d.b) < charsets {
-			d.err, d.b = errDamaged, nil
-			return g
+	g := builtGroup{uuids: d.bool(), parts: d.bool()}
+	for _, l := range []*longest{&g.longest, &g.long} {
+		for _, table := range l.tables() {
+			if len(d.b) < charsets {
+				d.err, d.b = errDamaged, nil
+				return g
+			}
+			copy(table[:], d.b)
+			d.b = d.b[charsets:]
 		}
-		copy(table[:], d.b)
-		d.b = d.b[charsets:]
 	}
 	width, seed, segment, segments := d.uint(), d.uint(), d.uint(), d.uint()
 	if width != 0 && width != 4 && width != 8 || segment > 1<<18 || segments > 1<<30 || segment*(segments+2) > math.MaxInt32 || segment&(segment-1) != 0 {
@@ -82,7 +77,7 @@ func (d *decoder) group() builtGroup {
 func (f *filter) candidates(needles []string, traceID *[16]byte) RowGroups {
 	all := allRowGroups(len(f.groups))
 	if traceID != nil {
-		all.Intersect(f.holding([]uint64{xxhash.Sum64String(hex.EncodeToString(traceID[:]))}))
+		all.Intersect(f.holding(hex.EncodeToString(traceID[:])))
 	}
 	for _, needle := range needles {
 		f.prune(all, needle)
@@ -90,27 +85,28 @@ func (f *filter) candidates(needles []string, traceID *[16]byte) RowGroups {
 	return all
 }
 
-// holding returns the row groups that hold one of the units, given by their hashes.
-func (f *filter) holding(hashes []uint64) RowGroups {
+// holding returns the row groups that hold a unit.
+func (f *filter) holding(unit string) RowGroups {
+	hash := xxhash.Sum64String(unit)
+	return f.where(func(g *builtGroup) bool { return g.holds(hash) })
+}
+
+func (g *builtGroup) holds(hash uint64) bool { return g.fuse.width == 0 || g.fuse.has(hash) }
+
+// holdersOf returns the row groups that hold a word.
+func (f *filter) holdersOf(word int) RowGroups {
+	n := (len(f.groups) + 63) / 64
+	return RowGroups{words: f.holders[word*n:][:n], n: len(f.groups)}
+}
+
+func (f *filter) where(condition func(*builtGroup) bool) RowGroups {
 	groups := newRowGroups(len(f.groups))
 	for i := range f.groups {
-		if f.groups[i].holds(hashes) {
+		if condition(&f.groups[i]) {
 			groups.add(i)
 		}
 	}
 	return groups
-}
-
-func (g *builtGroup) holds(hashes []uint64) bool {
-	if g.fuse.width == 0 {
-		return true
-	}
-	for _, h := range hashes {
-		if g.fuse.has(h) {
-			return true
-		}
-	}
-	return false
 }
 
 // prune takes those row groups out that cannot hold a needle, by each of its tokens.
@@ -125,7 +121,7 @@ func (f *filter) prune(all RowGroups, needle string) {
 			f.pruneWhole(all, needle, tokens, i)
 		}
 		if i+4 <= len(tokens) && isQuad(needle, tokens[i:i+4]) {
-			all.Intersect(f.holding(quadHashes(needle, tokens[i:i+4])))
+			all.Intersect(f.holding(quadOf(needle, tokens[i:])))
 		}
 	}
 }
@@ -136,32 +132,33 @@ func (f *filter) pruneEdge(all RowGroups, s string, t token, cutLeft, cutRight b
 		if t.len() < shortToken || fraction(s) {
 			return
 		}
-		all.Intersect(f.holding([]uint64{xxhash.Sum64String(s)}).or(f.mayContain(t.chars, t.len())))
+		groups := f.holding(s)
+		groups.union(f.mayContain(s, t))
+		all.Intersect(groups)
 		return
 	}
-	groups := f.mayContain(t.chars, t.len())
+	groups := f.mayContain(s, t)
 	for i, word := range f.words {
 		if cutLeft && cutRight && strings.Contains(word, s) || cutLeft && strings.HasSuffix(word, s) || cutRight && strings.HasPrefix(word, s) {
-			groups.union(f.holders[i])
+			groups.union(f.holdersOf(i))
 		}
 	}
 	all.Intersect(groups)
 }
 
-// mayContain returns the row groups in which longest.mayContain holds.
-func (f *filter) mayContain(chars charset, n int) RowGroups {
-	groups := newRowGroups(len(f.groups))
-	for i := range f.groups {
-		if f.groups[i].longest.mayContain(chars, n) {
-			groups.add(i)
-		}
+// mayContain returns the row groups in which a token that is not a word may have s as a part.
+func (f *filter) mayContain(s string, t token) RowGroups {
+	var parts []uint64
+	for i := range max(0, len(s)-partLength+1) {
+		parts = append(parts, xxhash.Sum64String(s[i:][:partLength]))
 	}
-	return groups
-}
-
-func (g RowGroups) or(o RowGroups) RowGroups {
-	g.union(o)
-	return g
+	return f.where(func(g *builtGroup) bool {
+		if g.longest.mayContain(t.chars, t.len()) {
+			return true
+		}
+		missing := g.parts && slices.ContainsFunc(parts, func(hash uint64) bool { return !g.holds(hash) })
+		return !missing && g.long.mayContain(t.chars, t.len())
+	})
 }
 
 // pruneWhole prunes by a token that the needle has all of.
@@ -191,9 +188,9 @@ func (f *filter) unitGroups(needle string, tokens []token, i int) (RowGroups, bo
 	case unitWord:
 		return f.wordGroups(t.of(needle)), true
 	case unitSingle:
-		return f.holding([]uint64{xxhash.Sum64String(t.of(needle))}), true
+		return f.holding(t.of(needle)), true
 	case unitPair:
-		return f.holding([]uint64{xxhash.Sum64String(needle[tokens[i-1].start:t.end])}), true
+		return f.holding(needle[tokens[i-1].start:t.end]), true
 	}
 	return RowGroups{}, false
 }
@@ -201,25 +198,20 @@ func (f *filter) unitGroups(needle string, tokens []token, i int) (RowGroups, bo
 func (f *filter) wordGroups(word string) RowGroups {
 	groups := newRowGroups(len(f.groups))
 	if i := sort.SearchStrings(f.words, word); i < len(f.words) && f.words[i] == word {
-		groups.union(f.holders[i])
+		groups.union(f.holdersOf(i))
 	}
 	if f.overflow {
-		groups.union(f.holding([]uint64{xxhash.Sum64String(word)}))
+		groups.union(f.holding(word))
 	}
 	return groups
 }
 
 // uuidGroups returns the row groups in which a token may be a group of a UUID: if the needle has all its middle groups, those that hold them.
 func (f *filter) uuidGroups(needle string, tokens []token, i int) RowGroups {
-	groups := newRowGroups(len(f.groups))
-	for g := range f.groups {
-		if f.groups[g].uuids {
-			groups.add(g)
-		}
-	}
+	groups := f.where(func(g *builtGroup) bool { return g.uuids })
 	for first := max(0, i-2); first <= i && first+3 <= len(tokens); first++ {
 		if middle := tokens[first : first+3]; isMiddle(needle, middle) {
-			groups.Intersect(f.holding([]uint64{xxhash.Sum64String(needle[middle[0].start:middle[2].end])}))
+			groups.Intersect(f.holding(needle[middle[0].start:middle[2].end]))
 		}
 	}
 	return groups
@@ -234,40 +226,4 @@ func isMiddle(s string, t []token) bool {
 	}
 	return joined(s, t[0], t[1], '-') && joined(s, t[1], t[2], '-') &&
 		t[0].start > 0 && s[t[0].start-1] == '-' && int(t[2].end) < len(s) && s[t[2].end] == '-'
-}
-
-// quadHashes returns the hashes of all quads that four tokens of a needle may be: where an outer number is cut by the needle's end, it may have more
-// digits.
-func quadHashes(needle string, t []token) []uint64 {
-	first := needle[t[0].end-trailingDigits(needle, t[0]) : t[0].end]
-	last := needle[t[3].start : t[3].start+leadingDigits(needle, t[3])]
-	middle := needle[t[0].end:t[3].start]
-	firsts, lasts := []string{first}, []string{last}
-	if int(t[0].end)-len(first) == 0 {
-		firsts = extensions(first, func(s, digit string) string { return digit + s })
-	}
-	if int(t[3].start)+len(last) == len(needle) {
-		lasts = extensions(last, func(s, digit string) string { return s + digit })
-	}
-	var hashes []uint64
-	for _, a := range firsts {
-		for _, b := range lasts {
-			hashes = append(hashes, xxhash.Sum64String(a+middle+b))
-		}
-	}
-	return hashes
-}
-
-// extensions returns s and all it becomes by more digits, up to outerDigits.
-func extensions(s string, extend func(s, digit string) string) []string {
-	all := []string{s}
-	for i := 0; i < len(all); i++ {
-		if len(all[i]) == outerDigits {
-			continue
-		}
-		for d := range 10 {
-			all = append(all, extend(all[i], strconv.Itoa(d)))
-		}
-	}
-	return all
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unsafe"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -220,7 +221,7 @@ func (e *encoder) bool(v bool) {
 	}
 }
 
-// decoder reads what encoder wrote. After the first error all values are zero.
+// decoder reads what encoder wrote; its strings share b, which must not change. After the first error all values are zero.
 type decoder struct {
 	b   []byte
 	err error
@@ -247,9 +248,11 @@ func advance[T any](d *decoder, v T, n int) (zero T) {
 
 func (d *decoder) bool() bool { return d.uint() != 0 }
 
-func (d *decoder) string() string { return string(d.bytes()) }
+func (d *decoder) string() string {
+	b := d.bytes()
+	return unsafe.String(unsafe.SliceData(b), len(b))
+}
 
-// bytes returns a string without copying it.
 func (d *decoder) bytes() []byte {
 	n := d.uint()
 	if n > uint64(len(d.b)) {

@@ -5,6 +5,7 @@ package segfile
 import (
 	"encoding/hex"
 	"hash/maphash"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -20,24 +21,13 @@ const (
 	filterShare = 12
 )
 
-// longest is what is known of the tokens of a row group that are not in the dictionary, for each charset: how long they are, and the runs of digits,
-// and of what are no digits, in them. It tells whether a needle can be a part of one. A token that is not indexed counts as longer than it is, so that
-// it could be the needle.
+// longest is what is known of the tokens of a row group, for each charset: how long those with digits are, and the runs of digits in them; and the
+// runs of letters that are not in the dictionary. It tells whether a needle can be a part of one. A token that is not indexed counts as longer than it
+// is, so that it could be the needle.
 type longest struct{ token, hex, decimal, letters [charsets]uint8 }
 
-func (l *longest) add(s string, t token, indexed bool) {
-	n := t.len()
-	if !indexed {
-		n++
-	}
-	hex, decimal, letters := n, n, 0
-	if t.chars != digits {
-		hex, decimal, letters = runs(t.of(s))
-	}
-	grow(&l.token[t.chars], n)
-	grow(&l.hex[t.chars], hex)
-	grow(&l.decimal[t.chars], decimal)
-	grow(&l.letters[t.chars], letters)
+func (l *longest) tables() []*[charsets]uint8 {
+	return []*[charsets]uint8{&l.token, &l.hex, &l.decimal, &l.letters}
 }
 
 func grow(v *uint8, n int) { *v = max(*v, uint8(min(n, math.MaxUint8))) }
@@ -79,14 +69,20 @@ type filterBuilder struct {
 	seed   maphash.Seed
 	recent []uint64 // hashes of words that the current row group is known to hold
 	units  hashSet
-	fuse   fuseBuilder
-	tokens []token
+	// long are the long tokens of the current row group; nil once they have proved too many to index their parts.
+	long      map[string]struct{}
+	longParts int
+	fuse      fuseBuilder
+	tokens    []token
 }
 
 type builtGroup struct {
 	fuse    fuse // width 0: none
 	longest longest
-	uuids   bool
+	// long is the same for long tokens. Where their parts are indexed, it counts only for needles that are shorter than a part.
+	long  longest
+	parts bool
+	uuids bool
 }
 
 const recentWords = 1 << 13
@@ -117,11 +113,13 @@ func (f *filterBuilder) begin() {
 	}
 	clear(f.recent)
 	f.units.reset()
+	f.long, f.longParts = map[string]struct{}{}, 0
 	f.groups = append(f.groups, builtGroup{})
 }
 
 // end makes the row group's filter, with shorter fingerprints or none at all if it would be too large.
 func (f *filterBuilder) end(g *builtGroup, size int64) {
+	f.addParts(g)
 	keys := f.units.appendAll(nil)
 	budget := int(size) * filterShare / 100
 	for _, width := range []int{8, 4} {
@@ -154,17 +152,16 @@ func (f *filterBuilder) addBody(g *builtGroup, s string) {
 
 // addQuad indexes the quad that begins with the first token, if one does.
 func (f *filterBuilder) addQuad(s string, t []token) {
-	if len(t) < 4 || s[t[0].end] != '.' || !isQuad(s, t[:4]) {
-		return
+	if len(t) >= 4 && s[t[0].end] == '.' && isQuad(s, t[:4]) {
+		f.addUnit(quadOf(s, t))
 	}
-	f.addUnit(s[t[0].end-trailingDigits(s, t[0]) : t[3].start+leadingDigits(s, t[3])])
 }
 
 func (f *filterBuilder) addUUID(g *builtGroup, s string, t []token) {
 	g.uuids = true
 	f.addUnit(s[t[1].start:t[3].end])
 	for _, part := range t {
-		g.longest.add(s, part, false)
+		f.note(&g.longest, s, part, false)
 	}
 }
 
@@ -174,16 +171,66 @@ func (f *filterBuilder) addToken(g *builtGroup, s string, tokens []token, i int)
 	case unitWord:
 		if !f.addWord(t.of(s)) {
 			f.addUnit(t.of(s))
-			g.longest.add(s, t, true)
+			grow(&g.longest.letters[t.chars], t.len())
 		}
 	case unitSingle:
 		f.addUnit(t.of(s))
-		g.longest.add(s, t, true)
+		if t.len() >= longToken {
+			f.addLong(g, s, t)
+		} else {
+			f.note(&g.longest, s, t, true)
+		}
 	case unitPair:
 		f.addUnit(s[tokens[i-1].start:t.end])
-		g.longest.add(s, t, false)
+		f.note(&g.longest, s, t, false)
 	case unitNone:
-		g.longest.add(s, t, false)
+		f.note(&g.longest, s, t, false)
+	}
+}
+
+// note remembers what may be a part of a token that is not a word.
+func (f *filterBuilder) note(l *longest, s string, t token, indexed bool) {
+	n := t.len()
+	if !indexed {
+		n++
+	}
+	hex, decimal := n, n
+	if t.chars != digits {
+		hex, decimal = runsOf(t.of(s), func(run string, chars charset) {
+			if len(run) < minRun || chars == hexLetters || len(run) > maxWord || !f.addWord(run) {
+				grow(&l.letters[chars], len(run))
+			}
+		})
+	}
+	grow(&l.token[t.chars], n)
+	grow(&l.hex[t.chars], hex)
+	grow(&l.decimal[t.chars], decimal)
+}
+
+// maxParts bounds the parts of one row group's long tokens.
+const maxParts = 1 << 14
+
+func (f *filterBuilder) addLong(g *builtGroup, s string, t token) {
+	f.note(&g.long, s, t, true)
+	if f.long == nil {
+		return
+	}
+	if _, ok := f.long[t.of(s)]; ok {
+		return
+	}
+	if f.longParts += t.len() - partLength + 1; f.longParts > maxParts {
+		f.long = nil
+		return
+	}
+	f.long[strings.Clone(t.of(s))] = struct{}{}
+}
+
+func (f *filterBuilder) addParts(g *builtGroup) {
+	g.parts = f.long != nil
+	for _, token := range slices.Sorted(maps.Keys(f.long)) { // so that equal rows make equal files
+		for i := range len(token) - partLength + 1 {
+			f.addUnit(token[i:][:partLength])
+		}
 	}
 }
 
@@ -254,8 +301,11 @@ func (e *encoder) appended(b []byte) []byte {
 
 func (e *encoder) group(g *builtGroup) {
 	e.bool(g.uuids)
-	for _, table := range [][charsets]uint8{g.longest.token, g.longest.hex, g.longest.decimal, g.longest.letters} {
-		e.b = append(e.b, table[:]...)
+	e.bool(g.parts)
+	for _, l := range []*longest{&g.longest, &g.long} {
+		for _, table := range l.tables() {
+			e.b = append(e.b, table[:]...)
+		}
 	}
 	e.uint(uint64(g.fuse.width))
 	e.uint(g.fuse.seed)

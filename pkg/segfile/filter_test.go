@@ -22,7 +22,7 @@ func filterOf(t testing.TB, groups [][]string, size int64) *filter {
 	for _, bodies := range groups {
 		b.addGroup(bodies, nil, size)
 	}
-	z, err := newEncoder()
+	z, err := newEncoder(compression(0))
 	if err != nil {
 		t.Fatal(err)
 	}

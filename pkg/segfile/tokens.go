@@ -9,7 +9,10 @@ package segfile
 //   - single: a token with digits, if it is long enough to be rare.
 //   - pair: a short token after a token with digits and a hyphen, with both: "Q7TR-9934".
 //   - triple: the three middle groups of a UUID, for all of it.
-//   - quad: four numbers joined by dots, the outer ones cut to the three digits next to the dot: an IPv4 address.
+//   - quad: four numbers joined by dots, the outer ones cut to the digit next to the dot, which a needle always has: an IPv4 address.
+//   - part: each substring of partLength bytes of a long token, if a row group has few of them.
+//
+// Runs of letters in tokens that are no words go to the dictionary, too, if they are not short: a needle may be a piece of one.
 
 // charset is a set of kinds of characters.
 type charset uint8
@@ -164,40 +167,38 @@ func isQuad(s string, t []token) bool {
 		charsetOf[s[t[0].end-1]] == digits && charsetOf[s[t[3].start]] == digits
 }
 
-// outerDigits is to how many digits the outer numbers of a quad are cut.
-const outerDigits = 3
+// quadOf returns the unit of a quad.
+func quadOf(s string, t []token) string { return s[t[0].end-1 : t[3].start+1] }
 
-// trailingDigits is how many digits end the token, up to outerDigits.
-func trailingDigits(s string, t token) int32 {
-	n := int32(0)
-	for n < outerDigits && t.end-n > t.start && charsetOf[s[t.end-n-1]] == digits {
-		n++
-	}
-	return n
-}
+const (
+	// longToken is the length from which a token's parts are indexed.
+	longToken  = 33
+	partLength = 16
+	// minRun is the length from which a run of letters in a token with digits is a word.
+	minRun = 5
+)
 
-// leadingDigits is how many digits begin the token, up to outerDigits.
-func leadingDigits(s string, t token) int32 {
-	n := int32(0)
-	for n < outerDigits && t.start+n < t.end && charsetOf[s[t.start+n]] == digits {
-		n++
-	}
-	return n
-}
-
-// runs returns the longest runs in s of hexadecimal digits, of decimal ones, and of what are no decimal ones.
-func runs(s string) (hex, decimal, letters int) {
-	h, d, l := 0, 0, 0
+// runsOf calls letters with each run of letters of a token, and returns the longest runs of hexadecimal and of decimal digits.
+func runsOf(s string, letters func(run string, chars charset)) (hex, decimal int) {
+	h, d, start := 0, 0, 0
+	chars := charset(0)
 	for i := range len(s) {
-		switch charsetOf[s[i]] {
+		c := charsetOf[s[i]]
+		switch c {
 		case digits:
-			h, d, l = h+1, d+1, 0
+			if chars != 0 {
+				letters(s[start:i], chars)
+			}
+			h, d, start, chars = h+1, d+1, i+1, 0
 		case hexLetters:
-			h, d, l = h+1, 0, l+1
+			h, d, chars = h+1, 0, chars|c
 		default:
-			h, d, l = 0, 0, l+1
+			h, d, chars = 0, 0, chars|c
 		}
-		hex, decimal, letters = max(hex, h), max(decimal, d), max(letters, l)
+		hex, decimal = max(hex, h), max(decimal, d)
 	}
-	return hex, decimal, letters
+	if chars != 0 {
+		letters(s[start:], chars)
+	}
+	return hex, decimal
 }
