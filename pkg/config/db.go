@@ -8,7 +8,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -130,12 +133,24 @@ func readLayer(ctx context.Context, queries *db.Queries) (layer, error) {
 // dbError gives an error of Postgres its kind.
 func dbError(err error) error {
 	var pg *pgconn.PgError
-	var connect *pgconn.ConnectError
 	switch {
+	case errors.Is(err, fault.Unavailable):
+		return err
 	case errors.As(err, &pg) && pg.Code == "42P01":
 		return fault.New(fault.Unavailable, "configdb has no tables yet: run `lakerunner migrate`: %w", err)
-	case errors.As(err, &connect), pgconn.SafeToRetry(err):
+	case unreachable(err):
 		return fault.New(fault.Unavailable, "configdb cannot be reached: check CONFIGDB_URL and that Postgres runs: %w", err)
 	}
 	return err
+}
+
+// unreachable tells the network, and a server that starts or stops (classes 08 and 57P), from an answer.
+func unreachable(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "57P")
+	}
+	var connect *pgconn.ConnectError
+	var network net.Error
+	return errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) || pgconn.SafeToRetry(err)
 }

@@ -113,7 +113,31 @@ func (l *Live) follow(ctx context.Context, heard <-chan struct{}) {
 		case <-heard:
 		case <-ticker.C:
 		}
+		l.settle(ctx)
 		l.refresh(ctx)
+	}
+}
+
+// settleTime is how long files must have stayed the same before a change is taken.
+const settleTime = 100 * time.Millisecond
+
+// settle returns when two looks at changed files, a moment apart, agree: who writes a file in place empties it first, and an empty
+// file is a valid configuration, without any key or organization.
+func (l *Live) settle(ctx context.Context) {
+	l.mu.Lock()
+	before := l.seen.files
+	l.mu.Unlock()
+	for {
+		_, now, err := l.read()
+		if err != nil || now == before {
+			return
+		}
+		before = now
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(settleTime):
+		}
 	}
 }
 

@@ -51,7 +51,8 @@ func (l *Live) Apply(ctx context.Context, document string, dryRun bool) ([]strin
 	if err != nil || dryRun || len(changes) == 0 {
 		return changes, err
 	}
-	return changes, l.reload(ctx)
+	l.hurry(ctx)
+	return changes, nil
 }
 
 // keepSecrets puts the secrets in force where the document has them redacted.
@@ -237,7 +238,15 @@ func (l *Live) changeKeys(ctx context.Context, change func(*db.Queries) error) e
 	if err != nil {
 		return dbError(err)
 	}
-	return l.reload(ctx)
+	l.hurry(ctx)
+	return nil
+}
+
+// hurry takes a change that was just made. It stands whether or not this works: what follows configdb takes it a little later.
+func (l *Live) hurry(ctx context.Context) {
+	if err := l.reload(ctx); err != nil {
+		l.options.Log.Warn("a change of configdb is not taken yet", "error", err)
+	}
 }
 
 func (l *Live) needsDB() error {

@@ -153,7 +153,10 @@ func TestDoorsOfServices(t *testing.T) {
 	t.Run("a wrong one, and any key, do not", func(t *testing.T) {
 		t.Parallel()
 		for _, header := range [][]string{
-			nil, {"lakerunner-internal-token", "guess"}, {"lakerunner-internal-token", ""}, {"authorization", "Bearer " + adminKey},
+			nil,
+			{"lakerunner-internal-token", "guess"},
+			{"lakerunner-internal-token", ""},
+			{"authorization", "Bearer " + adminKey},
 			{"authorization", "Bearer the token of all processes"},
 		} {
 			if _, err := list(t, p.dial(t), header...); !errors.Is(err, fault.Unauthenticated) {

@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
-	"go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/fault"
@@ -22,29 +24,34 @@ type Mux struct {
 	mux      *http.ServeMux
 	door     *door
 	log      *slog.Logger
+	tracer   trace.Tracer
 	duration metric.Float64Histogram
 }
 
 // NewMux returns a mux that admits by the keys of source: for tests of one service's handlers. Run makes its own.
 func NewMux(source config.Source, log *slog.Logger) *Mux {
-	return newMux(newDoor(source, config.NewSecret()), log, noop.Meter{})
+	return newMux(newDoor(source, config.NewSecret()), log, quiet())
 }
 
-func newMux(d *door, log *slog.Logger, meter metric.Meter) *Mux {
+func newMux(d *door, log *slog.Logger, t *Telemetry) *Mux {
 	if log == nil {
 		log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
 	// The instrument's name and unit are constant; creating it cannot fail.
-	duration, _ := meter.Float64Histogram("http.server.request.duration", metric.WithUnit("s"),
+	duration, _ := t.Meter.Meter(scopeName).Float64Histogram("http.server.request.duration", metric.WithUnit("s"),
 		metric.WithDescription("Duration of HTTP requests by route."))
-	return &Mux{mux: http.NewServeMux(), door: d, log: log, duration: duration}
+	return &Mux{mux: http.NewServeMux(), door: d, log: log, tracer: t.Tracer.Tracer(scopeName), duration: duration}
 }
 
 // Handle registers a handler for a pattern. Requests without a key of that scope are refused; the others bring a config.Identity in
 // their context. A panic is answered with 500. Each request is logged in one line.
 func (m *Mux) Handle(pattern string, scope config.Scope, h http.Handler) {
 	m.mux.Handle(pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, line := withLine(r.Context())
+		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+		ctx, span := m.tracer.Start(ctx, pattern, trace.WithSpanKind(trace.SpanKindServer))
+		defer span.End()
+		ctx, line := withLine(ctx)
+		r = r.WithContext(ctx)
 		recorder := &recorder{ResponseWriter: w}
 		start := time.Now()
 		defer func() { m.finish(recorder, r, pattern, line, time.Since(start)) }()
@@ -57,9 +64,9 @@ func (m *Mux) Handle(pattern string, scope config.Scope, h http.Handler) {
 		}
 		line.identity(identity)
 		if scope != config.ScopeOpen {
-			ctx = config.WithIdentity(ctx, identity)
+			r = r.WithContext(config.WithIdentity(ctx, identity))
 		}
-		h.ServeHTTP(recorder, r.WithContext(ctx))
+		h.ServeHTTP(recorder, r)
 	}))
 }
 
@@ -95,6 +102,7 @@ func (m *Mux) finish(w *recorder, r *http.Request, pattern string, line *line, t
 	level := slog.LevelInfo
 	if status >= http.StatusInternalServerError {
 		level = slog.LevelError
+		trace.SpanFromContext(r.Context()).SetStatus(codes.Error, http.StatusText(status))
 	}
 	line.write(r.Context(), m.log, level, "http",
 		slog.String("method", r.Method), slog.String("route", pattern), slog.Int("status", status),

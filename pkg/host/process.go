@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
 
@@ -38,8 +39,6 @@ type Start struct {
 	LogTo io.Writer
 	// Log, if not nil, is the log, whatever LogTo and the settings say.
 	Log *slog.Logger
-	// WithoutSource leaves Source nil: for commands that only migrate.
-	WithoutSource bool
 }
 
 // Process is what services are built from. Close it when they have ended.
@@ -80,9 +79,6 @@ func NewProcess(ctx context.Context, start Start) (*Process, error) {
 	}
 	if err := p.openTelemetry(ctx); err != nil {
 		return nil, err
-	}
-	if start.WithoutSource {
-		return p, nil
 	}
 	source, err := config.Open(ctx, config.Options{
 		Files: start.Files, OtherKeys: append(ownKeys(), Sections()...), ConfigDBURL: p.Settings.ConfigDB.URL, Environ: start.Environ, Log: p.Log,
@@ -257,7 +253,7 @@ func (p *Process) Dial(target string) (*grpc.ClientConn, error) {
 
 func (p *Process) dial(target string) (*grpc.ClientConn, error) {
 	if target == "" {
-		return p.inProcess.Dial()
+		return p.inProcess.Dial(grpc.WithStatsHandler(otelgrpc.NewClientHandler(p.telemetry.rpcOptions()...)))
 	}
 	return dialRemote(target, p.Settings.Client, p.inProcess.token, p.telemetry)
 }

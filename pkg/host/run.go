@@ -4,6 +4,7 @@ package host
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +14,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"crypto/tls"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -175,7 +174,7 @@ func (r *runner) mux(ctx context.Context, d *door) (*Mux, error) {
 		return nil, err
 	}
 	r.gatewayConn = conn
-	mux := newMux(d, r.log, r.options.Telemetry.Meter.Meter(scopeName))
+	mux := newMux(d, r.log, r.options.Telemetry)
 	for _, service := range r.services {
 		if err := service.RegisterREST(ctx, gateway, conn); err != nil {
 			return nil, fmt.Errorf("register REST of %s: %w", service.Name(), err)
@@ -183,7 +182,10 @@ func (r *runner) mux(ctx context.Context, d *door) (*Mux, error) {
 		service.RegisterHTTP(mux)
 	}
 	// The services behind the gateway admit the request and log it; here it only passes.
-	mux.handleQuietly("/api/v1/", func(w http.ResponseWriter, req *http.Request) { gateway.ServeHTTP(challenged{w}, req) })
+	mux.handleQuietly("/api/v1/", func(w http.ResponseWriter, req *http.Request) {
+		req.Body = http.MaxBytesReader(w, req.Body, maxMessage)
+		gateway.ServeHTTP(challenged{w}, req)
+	})
 	mux.handleQuietly("GET /openapi.json", serveOpenAPI)
 	mux.handleQuietly("GET /metrics", r.options.Telemetry.Handler().ServeHTTP)
 	mux.handleQuietly("GET /livez", serveOK)

@@ -160,8 +160,10 @@ func TestTLS(t *testing.T) {
 	t.Run("files that are no certificates stop the start", func(t *testing.T) {
 		t.Parallel()
 		for _, c := range []TLSConfig{
-			{CertFile: serverKey, KeyFile: serverKey}, {CertFile: "no", KeyFile: "no"},
-			{CertFile: serverCert, KeyFile: serverKey, ClientCAFile: serverKey}, {CertFile: serverCert, KeyFile: serverKey, ClientCAFile: "no"},
+			{CertFile: serverKey, KeyFile: serverKey},
+			{CertFile: "no", KeyFile: "no"},
+			{CertFile: serverCert, KeyFile: serverKey, ClientCAFile: serverKey},
+			{CertFile: serverCert, KeyFile: serverKey, ClientCAFile: "no"},
 		} {
 			if _, err := serverTLS(c); !errors.Is(err, fault.Invalid) {
 				t.Errorf("%+v: got %v", c, err)
