@@ -30,6 +30,7 @@ func main() {
 		Environ:  os.Environ(),
 		Now:      time.Now,
 		Version:  version,
+		Program:  os.Args[0],
 	})
 	stop()
 	os.Exit(code)

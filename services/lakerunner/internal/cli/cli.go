@@ -26,6 +26,7 @@ type Environment struct {
 	Environ  []string
 	Now      func() time.Time
 	Version  string // of the release
+	Program  string // as it was called; empty: lakerunner
 }
 
 // Run executes the command line and returns the process's exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.

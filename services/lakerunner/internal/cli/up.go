@@ -24,6 +24,7 @@ LRDB_URL names another database; S3_BUCKET, with S3_ENDPOINT and the AWS_ variab
 		Args: exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.Data = firstOf(o.Data, c.Flag("data").Value.String(), env.Getenv("LAKERUNNER_DATA"))
+			o.Program = firstOf(env.Program, "lakerunner")
 			o.Environ, o.Getenv, o.Now, o.Out = env.Environ, env.Getenv, env.Now, env.Stdout
 			o.Log = slog.New(slog.NewTextHandler(env.Stderr, &slog.HandlerOptions{Level: levelOf(verbose)}))
 			return up.Run(c.Context(), o)

@@ -31,6 +31,7 @@ type Options struct {
 	GRPC     string // empty: DefaultGRPC
 	S3       string // of the embedded S3 server; empty: DefaultS3
 	Postgres int    // port of the local PostgreSQL; 0: DefaultPostgres, negative: any free port
+	Program  string // how the user calls this program, for what is printed
 	NoSample bool   // load no sample telemetry
 	Trickle  bool   // go on making sample telemetry
 	Environ  []string

@@ -158,7 +158,7 @@ func (u *running) greet(ctx context.Context) error {
 			return err
 		}
 	}
-	w := welcome{Access: u.access, Data: u.options.Data, Bucket: u.foundation.bucket.Name, Database: withoutPassword(u.foundation.database), Query: firstQuery}
+	w := welcome{Program: u.options.Program, Access: u.access, Data: u.options.Data, Bucket: u.foundation.bucket.Name, Database: withoutPassword(u.foundation.database), Query: firstQuery}
 	if u.foundation.bucket.embedded {
 		w.S3 = u.foundation.bucket.Endpoint
 	}

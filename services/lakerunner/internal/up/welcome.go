@@ -15,6 +15,7 @@ const firstQuery = `{service_name="checkout"} |= "declined"`
 // welcome is what is printed when everything runs.
 type welcome struct {
 	Access   Access
+	Program  string
 	Data     string
 	S3       string // endpoint; empty: not this process's
 	Bucket   string
@@ -57,7 +58,7 @@ Grafana: save this as provisioning/datasources/lakerunner.yaml
 {{ if .Lines }}
 A first query, over {{ .Rows }} rows of a sample web shop:
 
-  lakerunner query '{{ .Query }}'
+  {{ .Program }} query '{{ .Query }}'
 
 {{ range .Lines }}{{ indent . }}
 {{ end }}{{ end }}`))
