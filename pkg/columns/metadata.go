@@ -144,7 +144,7 @@ func AppendDouble(b []byte, f float64) []byte {
 // scope_name, scope_version; detected_level. The entries of a map stand in the order of their keys.
 //
 // A resource attribute that is a stream label is no metadata. Where two resource attributes have one name, the one whose value the
-// label has is the label; the other remains, and LogQL shows it with the suffix _extracted, which its pipeline adds, not this package.
+// label has is the label (of those without a value, the one whose name needed translation); the other remains, and LogQL shows it with the suffix _extracted, which its pipeline adds, not this package.
 //
 // A Metadata is for one goroutine.
 type Metadata struct {
@@ -154,10 +154,10 @@ type Metadata struct {
 
 // NewMetadata prepares the part that rows of one stream and origin share.
 func NewMetadata(o Origin, stream []Label) *Metadata {
-	label := func(name, value string) bool {
+	label := func(attribute string, entry Label) bool {
 		for _, l := range stream {
-			if l.Name == name {
-				return l.Value == value
+			if l.Name == entry.Name {
+				return l.Value == entry.Value || entry.Value == "" && attribute != entry.Name
 			}
 		}
 		return false
@@ -196,17 +196,19 @@ func (m *Metadata) name(name string) string {
 // AppendMetadata appends the structured metadata of one row, for callers that know the names of the stream's labels only: a resource
 // attribute of such a name is taken for the label. Metadata is exact, and cheaper for many rows.
 func AppendMetadata(dst []Label, o Origin, streamLabelNames func(string) bool, r *LogRow) []Label {
-	label := func(name, _ string) bool { return streamLabelNames(name) }
+	label := func(_ string, entry Label) bool { return streamLabelNames(entry.Name) }
 	m := Metadata{shared: appendOriginLabels(nil, o, label)}
 	return m.Append(dst, r)
 }
 
-func appendOriginLabels(dst []Label, o Origin, label func(name, value string) bool) []Label {
+// appendOriginLabels appends the entries of resource and scope, but for those that are the stream's labels: label tells, by the
+// attribute's name and the entry it became.
+func appendOriginLabels(dst []Label, o Origin, label func(attribute string, entry Label) bool) []Label {
 	taken := make(map[string]bool)
 	for i := range o.Resource {
 		own := appendValueLabels(nil, 0, LogQLName(o.Resource[i].Name), &o.Resource[i].Value)
 		for _, l := range own {
-			if !taken[l.Name] && label(l.Name, l.Value) {
+			if !taken[l.Name] && label(o.Resource[i].Name, l) {
 				taken[l.Name] = true
 				continue
 			}
