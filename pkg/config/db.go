@@ -50,7 +50,7 @@ func MigrateDB(ctx context.Context, url string) error {
 		return fmt.Errorf("migrate configdb: %w", err)
 	}
 	conn := stdlib.OpenDB(*parsed)
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	provider, err := goose.NewProvider(goose.DialectPostgres, conn, files, goose.WithSessionLocker(locker), goose.WithTableName(gooseTable))
 	if err != nil {
 		return fmt.Errorf("migrate configdb: %w", err)

@@ -91,6 +91,10 @@ func run(call invocation, build func(context.Context, *Process) ([]Service, erro
 	}
 	select {
 	case err = <-done:
+		// A start that the signal broke off is an orderly end too.
+		if errors.Is(err, context.Canceled) {
+			return ExitOK
+		}
 		return exitCode(call, err)
 	case <-call.signals:
 		return ExitFailed
@@ -98,7 +102,7 @@ func run(call invocation, build func(context.Context, *Process) ([]Service, erro
 }
 
 func exitCode(call invocation, err error) int {
-	if err == nil || errors.Is(err, context.Canceled) {
+	if err == nil {
 		return ExitOK
 	}
 	fmt.Fprintf(call.log, "%s: %v\n", call.name, err)

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -81,7 +82,8 @@ func (m *Mux) recover(w *recorder, line *line) {
 	if value == nil {
 		return
 	}
-	if value == http.ErrAbortHandler {
+	// The server's own way to break a connection off.
+	if abort, ok := value.(error); ok && errors.Is(abort, http.ErrAbortHandler) {
 		panic(value)
 	}
 	err := fault.New(fault.Internal, "panic: %v", value)

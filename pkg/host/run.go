@@ -114,7 +114,7 @@ func newRunner(ctx context.Context, o Options, services []Service) (*runner, err
 }
 
 func (r *runner) build(ctx context.Context) error {
-	if err := r.listen(); err != nil {
+	if err := r.listen(ctx); err != nil {
 		return err
 	}
 	d := newDoor(r.options.Source, r.options.InProcess.token)
@@ -140,24 +140,24 @@ func (r *runner) build(ctx context.Context) error {
 	return nil
 }
 
-func (r *runner) listen() (err error) {
+func (r *runner) listen(ctx context.Context) (err error) {
 	c := r.options.Config
-	if r.grpcListener, err = listen(c.GRPC.Listen, c.TLS, "h2"); err != nil {
+	if r.grpcListener, err = listen(ctx, c.GRPC.Listen, c.TLS, "h2"); err != nil {
 		return fmt.Errorf("listen for gRPC: %w", err)
 	}
-	if r.httpListener, err = listen(c.HTTP.Listen, c.TLS, "http/1.1"); err != nil {
+	if r.httpListener, err = listen(ctx, c.HTTP.Listen, c.TLS, "http/1.1"); err != nil {
 		return fmt.Errorf("listen for HTTP: %w", err)
 	}
 	return nil
 }
 
 // listen adds TLS to the listener, not to the server: the server also serves the process itself, which needs none.
-func listen(address string, c TLSConfig, protocol string) (net.Listener, error) {
+func listen(ctx context.Context, address string, c TLSConfig, protocol string) (net.Listener, error) {
 	security, err := serverTLS(c, protocol)
 	if err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", address)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "%w; choose another address with grpc.listen or http.listen, or end what listens there", err)
 	}
