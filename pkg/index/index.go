@@ -25,8 +25,10 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// sessionSettings bound what a statement may take, so that a hanging one never keeps the others waiting for long.
-const sessionSettings = "SET statement_timeout = '60s'; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '60s'"
+// sessionSettings bound what a statement may take, so that a hanging one never keeps the others waiting for long. All statements
+// are short: starting parallel workers or a compiler for them takes longer than they do.
+const sessionSettings = "SET statement_timeout = '60s'; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '60s'; " +
+	"SET max_parallel_workers_per_gather = 0; SET jit = off"
 
 // maxTries is how often a transaction is tried that another one got into the way of.
 const maxTries = 6

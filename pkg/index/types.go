@@ -100,7 +100,7 @@ type Completeness struct {
 }
 
 // CompletenessCap is where counting of pending and failed receipts stops: "this many or more".
-const CompletenessCap = 10_000
+const CompletenessCap = 1_000
 
 // Backlog is the waiting and buried work of one kind, organization and signal.
 type Backlog struct {

@@ -9,6 +9,7 @@ package indextest
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -16,7 +17,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -29,6 +29,7 @@ const Environment = "LAKERUNNER_TEST_POSTGRES_URL"
 
 const (
 	template = "lakerunner_template"
+	prefix   = "test_"
 	remedy   = "install PostgreSQL (apt-get install postgresql) or npm, or set " + Environment
 )
 
@@ -50,7 +51,7 @@ func URL(t testing.TB) string {
 	if err != nil {
 		t.Fatalf("PostgreSQL for tests: %v; %s", err, remedy)
 	}
-	name := "test_" + strings.ToLower(rand.Text())
+	name := prefix + strings.ToLower(rand.Text())
 	if err := s.create(t.Context(), name); err != nil {
 		t.Fatalf("make the test's database: %v", err)
 	}
@@ -93,34 +94,74 @@ func givenServer(given string) (*server, error) {
 	}}, nil
 }
 
+// start runs a server on a directory that no other process of this user tests with. Directories are used again, so there are no
+// more of them than processes that ever tested at the same time.
 func start(ctx context.Context) (*server, error) {
-	pattern := filepath.Join(os.TempDir(), "lakerunner-postgres-")
-	if err := postgres.Sweep(ctx, pattern+"*", 10*time.Minute); err != nil {
-		return nil, err
+	for n := 0; ; n++ {
+		dir := filepath.Join(os.TempDir(), fmt.Sprintf("lakerunner-postgres-%d-%d", os.Getuid(), n))
+		p, err := startIn(ctx, dir)
+		if errors.Is(err, postgres.ErrInUse) && n < 1000 {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return newServer(ctx, p)
 	}
-	dir, err := os.MkdirTemp("", "lakerunner-postgres-")
-	if err != nil {
-		return nil, err
-	}
-	p, err := postgres.Start(ctx, postgres.Options{Dir: dir, NoSync: true, Settings: map[string]string{
+}
+
+// startIn starts on a directory, and anew when what is left in it does not start: nothing there is of value.
+func startIn(ctx context.Context, dir string) (*postgres.Server, error) {
+	options := postgres.Options{Dir: dir, NoSync: true, Settings: map[string]string{
 		"max_connections": "400",
 		"shared_buffers":  "64MB",
 		"jit":             "off",
-	}})
-	if err != nil {
+	}}
+	p, err := postgres.Start(ctx, options)
+	if err == nil || errors.Is(err, postgres.ErrInUse) {
+		return p, err
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "data")); err != nil {
+		return nil, err
+	}
+	return postgres.Start(ctx, options)
+}
+
+// newServer makes the template, and drops what killed tests left behind.
+func newServer(ctx context.Context, p *postgres.Server) (*server, error) {
+	s := &server{url: p.URL, template: template}
+	if p.Major() >= 15 {
+		s.strategy = " STRATEGY file_copy"
+	}
+	if err := s.dropAll(ctx); err != nil {
 		return nil, err
 	}
 	if err := p.CreateDatabase(ctx, template); err != nil {
 		return nil, err
 	}
-	if err := index.Migrate(ctx, p.URL(template)); err != nil {
-		return nil, err
+	return s, index.Migrate(ctx, p.URL(template))
+}
+
+func (s *server) dropAll(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, s.url("postgres"))
+	if err != nil {
+		return err
 	}
-	s := &server{url: p.URL, template: template}
-	if p.Major() >= 15 {
-		s.strategy = " STRATEGY file_copy"
+	defer conn.Close(ctx)
+	rows, err := conn.Query(ctx, "SELECT datname FROM pg_database WHERE starts_with(datname, $1) OR datname = $2", prefix, template)
+	if err != nil {
+		return err
 	}
-	return s, nil
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, err := conn.Exec(ctx, "DROP DATABASE "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *server) create(ctx context.Context, name string) error {

@@ -4,6 +4,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,9 @@ import (
 	"time"
 )
 
+// ErrInUse says that another process runs a server on the directory.
+var ErrInUse = errors.New("another process runs PostgreSQL on this directory")
+
 // lockDirectory claims a directory for this process; the kernel drops the lock when we die.
 func lockDirectory(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -21,7 +25,7 @@ func lockDirectory(dir string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("another process runs PostgreSQL on this directory: %w", err)
+		return nil, ErrInUse
 	}
 	return f, nil
 }

@@ -5,6 +5,7 @@ package postgres_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -105,8 +106,8 @@ func TestServer(t *testing.T) {
 		dir := t.TempDir()
 		start(t, postgres.Options{Dir: dir})
 		_, err := postgres.Start(t.Context(), postgres.Options{Dir: dir})
-		if err == nil || !strings.Contains(err.Error(), "another process") {
-			t.Fatalf("got %v, want an error that names another process", err)
+		if !errors.Is(err, postgres.ErrInUse) {
+			t.Fatalf("got %v, want ErrInUse", err)
 		}
 	})
 

@@ -40,7 +40,7 @@ type AdoptUnclaimedParams struct {
 	Hides         []string
 }
 
-// Turns receipts of objects that no storage profile claimed into pending ones, now that one does. Served by receipts_id.
+// Turns receipts of objects that no storage profile claimed into pending ones, now that one does. Served by receipts_N_id.
 func (q *Queries) AdoptUnclaimed(ctx context.Context, arg AdoptUnclaimedParams) ([]int64, error) {
 	rows, err := q.db.Query(ctx, adoptUnclaimed,
 		arg.Ids,
@@ -88,7 +88,7 @@ type ChargeReceiptsParams struct {
 	Buried []bool
 }
 
-// Notes a failed attempt on pending receipts; those that are buried have failed. Served by receipts_id; bounded by the arrays.
+// Notes a failed attempt on pending receipts; those that are buried have failed. Served by receipts_N_id; bounded by the arrays.
 func (q *Queries) ChargeReceipts(ctx context.Context, arg ChargeReceiptsParams) error {
 	_, err := q.db.Exec(ctx, chargeReceipts, arg.Ids, arg.Causes, arg.Buried)
 	return err
@@ -204,7 +204,7 @@ type FinishReceiptsParams struct {
 	Rejected [][]byte
 }
 
-// Served by receipts_id; bounded by the arrays.
+// Served by receipts_N_id; bounded by the arrays.
 func (q *Queries) FinishReceipts(ctx context.Context, arg FinishReceiptsParams) (int64, error) {
 	result, err := q.db.Exec(ctx, finishReceipts,
 		arg.Ids,
@@ -235,7 +235,7 @@ WHERE newer.id = ANY ($1::bigint[])
 ORDER BY older.id
 `
 
-// The receipts whose rows the given revisions hide when they are committed. Served by receipts_id and receipts_revision.
+// The receipts whose rows the given revisions hide when they are committed. Served by receipts_N_id and receipts_revision.
 func (q *Queries) HiddenReceipts(ctx context.Context, ids []int64) ([]int64, error) {
 	rows, err := q.db.Query(ctx, hiddenReceipts, ids)
 	if err != nil {
@@ -432,7 +432,7 @@ SELECT coalesce(max(id), 0)::bigint AS id
 FROM receipts
 `
 
-// Ids above it were given later. Served by receipts_id.
+// Ids above it were given later. Served by receipts_N_id.
 func (q *Queries) LatestReceiptID(ctx context.Context) (int64, error) {
 	row := q.db.QueryRow(ctx, latestReceiptID)
 	var id int64
@@ -453,7 +453,7 @@ type LockReceiptsRow struct {
 	State string
 }
 
-// In the order of ids, so that no two commits wait for each other. Served by receipts_id; bounded by the array.
+// In the order of ids, so that no two commits wait for each other. Served by receipts_N_id; bounded by the array.
 func (q *Queries) LockReceipts(ctx context.Context, ids []int64) ([]LockReceiptsRow, error) {
 	rows, err := q.db.Query(ctx, lockReceipts, ids)
 	if err != nil {
@@ -634,7 +634,7 @@ type ReceiptsByIDRow struct {
 	Receipt Receipt
 }
 
-// Served by receipts_id; bounded by the array.
+// Served by receipts_N_id; bounded by the array.
 func (q *Queries) ReceiptsByID(ctx context.Context, ids []int64) ([]ReceiptsByIDRow, error) {
 	rows, err := q.db.Query(ctx, receiptsByID, ids)
 	if err != nil {
@@ -709,7 +709,7 @@ type ReplayableByIDRow struct {
 	Size int64
 }
 
-// Which of the given receipts may be replayed. Served by receipts_id and receipts_revision.
+// Which of the given receipts may be replayed. Served by receipts_N_id and receipts_revision.
 func (q *Queries) ReplayableByID(ctx context.Context, arg ReplayableByIDParams) ([]ReplayableByIDRow, error) {
 	rows, err := q.db.Query(ctx, replayableByID,
 		arg.Ids,
@@ -809,7 +809,7 @@ WHERE id = ANY ($1::bigint[])
 RETURNING id
 `
 
-// Another try of receipts that brought no rows. Served by receipts_id; bounded by the array.
+// Another try of receipts that brought no rows. Served by receipts_N_id; bounded by the array.
 func (q *Queries) RetryReceipts(ctx context.Context, ids []int64) ([]int64, error) {
 	rows, err := q.db.Query(ctx, retryReceipts, ids)
 	if err != nil {
@@ -874,7 +874,7 @@ RETURNING id
 `
 
 // The next revision of the same content, for receipts that brought rows: its commit hides the older rows. When somebody else
-// made it first, or newer content is about to replace this, there is nothing to do. Served by receipts_id and receipts_revision; bounded by the array.
+// made it first, or newer content is about to replace this, there is nothing to do. Served by receipts_N_id and receipts_revision; bounded by the array.
 func (q *Queries) ReviseReceipts(ctx context.Context, ids []int64) ([]int64, error) {
 	rows, err := q.db.Query(ctx, reviseReceipts, ids)
 	if err != nil {
@@ -903,7 +903,7 @@ WHERE id = ANY ($1::bigint[])
   AND state <> 'superseded'
 `
 
-// Served by receipts_id; bounded by the array.
+// Served by receipts_N_id; bounded by the array.
 func (q *Queries) SupersedeReceipts(ctx context.Context, ids []int64) (int64, error) {
 	result, err := q.db.Exec(ctx, supersedeReceipts, ids)
 	if err != nil {

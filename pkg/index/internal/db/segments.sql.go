@@ -182,14 +182,28 @@ const lookup = `-- name: Lookup :many
 WITH pending AS (
     SELECT count(*) AS receipts, min(p.created_at) AS oldest
     FROM (
-        SELECT r.created_at
-        FROM receipts r
-        WHERE r.organization = $1
-          AND r.state = 'pending'
-          AND r.signal IN (0, $2::smallint)
-          AND r.written_at >= $8
-        ORDER BY r.written_at
-        LIMIT $9
+        (
+            SELECT r.created_at
+            FROM receipts r
+            WHERE r.organization = $1
+              AND r.state = 'pending'
+              AND r.signal = $2::smallint
+              AND r.written_at >= $9
+            ORDER BY r.written_at
+            LIMIT $8::integer
+        )
+        UNION ALL
+        (
+            SELECT r.created_at
+            FROM receipts r
+            WHERE r.organization = $1
+              AND r.state = 'pending'
+              AND r.signal = 0
+              AND r.written_at >= $9
+            ORDER BY r.written_at
+            LIMIT $8::integer
+        )
+        LIMIT $8::integer
     ) p
 ),
 failed AS (
@@ -200,8 +214,8 @@ failed AS (
         WHERE r.organization = $1
           AND r.state = 'failed'
           AND r.signal IN (0, $2::smallint)
-          AND r.written_at >= $8
-        LIMIT $9
+          AND r.written_at >= $9
+        LIMIT $8::integer
     ) f
 )
 SELECT statement_timestamp()::timestamptz AS at,
@@ -232,8 +246,8 @@ type LookupParams struct {
 	StartTime       int64
 	EndTime         int64
 	MaxSegments     int32
-	WrittenAfter    time.Time
 	CompletenessCap int32
+	WrittenAfter    time.Time
 }
 
 type LookupRow struct {
@@ -269,8 +283,8 @@ func (q *Queries) Lookup(ctx context.Context, arg LookupParams) ([]LookupRow, er
 		arg.StartTime,
 		arg.EndTime,
 		arg.MaxSegments,
-		arg.WrittenAfter,
 		arg.CompletenessCap,
+		arg.WrittenAfter,
 	)
 	if err != nil {
 		return nil, err

@@ -464,7 +464,7 @@ SET again = tasks.state = 'leased',
 `
 
 // The ingest tasks of receipts. Coalesces as EnqueueTasks does, and in the same order. The receipts are served by
-// receipts_id; bounded by the array.
+// receipts_N_id; bounded by the array.
 func (q *Queries) EnqueueReceipts(ctx context.Context, ids []int64) error {
 	_, err := q.db.Exec(ctx, enqueueReceipts, ids)
 	return err

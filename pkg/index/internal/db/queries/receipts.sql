@@ -78,7 +78,7 @@ ON CONFLICT DO NOTHING
 RETURNING id, bucket, key, tag;
 
 -- name: AdoptUnclaimed :many
--- Turns receipts of objects that no storage profile claimed into pending ones, now that one does. Served by receipts_id.
+-- Turns receipts of objects that no storage profile claimed into pending ones, now that one does. Served by receipts_N_id.
 UPDATE receipts
 SET organization = n.organization,
     collector = n.collector,
@@ -100,7 +100,7 @@ WHERE receipts.id = n.id
 RETURNING receipts.id;
 
 -- name: ReceiptsByID :many
--- Served by receipts_id; bounded by the array.
+-- Served by receipts_N_id; bounded by the array.
 SELECT sqlc.embed(receipts)
 FROM receipts
 WHERE id = ANY (@ids::bigint[])
@@ -153,7 +153,7 @@ WHERE r.organization <> ''
 ORDER BY w.ordinal;
 
 -- name: HiddenReceipts :many
--- The receipts whose rows the given revisions hide when they are committed. Served by receipts_id and receipts_revision.
+-- The receipts whose rows the given revisions hide when they are committed. Served by receipts_N_id and receipts_revision.
 SELECT older.id
 FROM receipts newer
 JOIN receipts older
@@ -166,7 +166,7 @@ WHERE newer.id = ANY (@ids::bigint[])
 ORDER BY older.id;
 
 -- name: LockReceipts :many
--- In the order of ids, so that no two commits wait for each other. Served by receipts_id; bounded by the array.
+-- In the order of ids, so that no two commits wait for each other. Served by receipts_N_id; bounded by the array.
 SELECT id, state
 FROM receipts
 WHERE id = ANY (@ids::bigint[])
@@ -174,7 +174,7 @@ ORDER BY id
 FOR UPDATE;
 
 -- name: FinishReceipts :execrows
--- Served by receipts_id; bounded by the arrays.
+-- Served by receipts_N_id; bounded by the arrays.
 UPDATE receipts
 SET state = o.state,
     signal = CASE WHEN o.signal = 0 THEN receipts.signal ELSE o.signal END,
@@ -199,7 +199,7 @@ WHERE receipts.id = o.id
   AND receipts.state = 'pending';
 
 -- name: SupersedeReceipts :execrows
--- Served by receipts_id; bounded by the array.
+-- Served by receipts_N_id; bounded by the array.
 UPDATE receipts
 SET state = 'superseded',
     updated_at = clock_timestamp()
@@ -207,7 +207,7 @@ WHERE id = ANY (@ids::bigint[])
   AND state <> 'superseded';
 
 -- name: ChargeReceipts :exec
--- Notes a failed attempt on pending receipts; those that are buried have failed. Served by receipts_id; bounded by the arrays.
+-- Notes a failed attempt on pending receipts; those that are buried have failed. Served by receipts_N_id; bounded by the arrays.
 UPDATE receipts
 SET state = CASE WHEN c.buried THEN 'failed' ELSE receipts.state END,
     reason = c.cause,
@@ -222,7 +222,7 @@ WHERE receipts.id = c.id
   AND receipts.state = 'pending';
 
 -- name: LatestReceiptID :one
--- Ids above it were given later. Served by receipts_id.
+-- Ids above it were given later. Served by receipts_N_id.
 SELECT coalesce(max(id), 0)::bigint AS id
 FROM receipts;
 
@@ -248,7 +248,7 @@ ORDER BY r.id
 LIMIT @page_size;
 
 -- name: ReplayableByID :many
--- Which of the given receipts may be replayed. Served by receipts_id and receipts_revision.
+-- Which of the given receipts may be replayed. Served by receipts_N_id and receipts_revision.
 SELECT r.id, r.size
 FROM receipts r
 WHERE r.id = ANY (@ids::bigint[])
@@ -267,7 +267,7 @@ WHERE r.id = ANY (@ids::bigint[])
 ORDER BY r.id;
 
 -- name: RetryReceipts :many
--- Another try of receipts that brought no rows. Served by receipts_id; bounded by the array.
+-- Another try of receipts that brought no rows. Served by receipts_N_id; bounded by the array.
 UPDATE receipts
 SET state = 'pending',
     reason = '',
@@ -279,7 +279,7 @@ RETURNING id;
 
 -- name: ReviseReceipts :many
 -- The next revision of the same content, for receipts that brought rows: its commit hides the older rows. When somebody else
--- made it first, or newer content is about to replace this, there is nothing to do. Served by receipts_id and receipts_revision; bounded by the array.
+-- made it first, or newer content is about to replace this, there is nothing to do. Served by receipts_N_id and receipts_revision; bounded by the array.
 INSERT INTO receipts (
     id, organization, collector, signal, bucket, key, tag, size, last_modified, revision, replay, hides, state, reason, written_at
 )

@@ -102,14 +102,28 @@ WHERE organization = @organization
 WITH pending AS (
     SELECT count(*) AS receipts, min(p.created_at) AS oldest
     FROM (
-        SELECT r.created_at
-        FROM receipts r
-        WHERE r.organization = @organization
-          AND r.state = 'pending'
-          AND r.signal IN (0, @signal::smallint)
-          AND r.written_at >= @written_after
-        ORDER BY r.written_at
-        LIMIT @completeness_cap
+        (
+            SELECT r.created_at
+            FROM receipts r
+            WHERE r.organization = @organization
+              AND r.state = 'pending'
+              AND r.signal = @signal::smallint
+              AND r.written_at >= @written_after
+            ORDER BY r.written_at
+            LIMIT @completeness_cap::integer
+        )
+        UNION ALL
+        (
+            SELECT r.created_at
+            FROM receipts r
+            WHERE r.organization = @organization
+              AND r.state = 'pending'
+              AND r.signal = 0
+              AND r.written_at >= @written_after
+            ORDER BY r.written_at
+            LIMIT @completeness_cap::integer
+        )
+        LIMIT @completeness_cap::integer
     ) p
 ),
 failed AS (
@@ -121,7 +135,7 @@ failed AS (
           AND r.state = 'failed'
           AND r.signal IN (0, @signal::smallint)
           AND r.written_at >= @written_after
-        LIMIT @completeness_cap
+        LIMIT @completeness_cap::integer
     ) f
 )
 SELECT statement_timestamp()::timestamptz AS at,

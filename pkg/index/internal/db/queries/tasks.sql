@@ -29,7 +29,7 @@ SET bytes = greatest(tasks.bytes, excluded.bytes),
 
 -- name: EnqueueReceipts :exec
 -- The ingest tasks of receipts. Coalesces as EnqueueTasks does, and in the same order. The receipts are served by
--- receipts_id; bounded by the array.
+-- receipts_N_id; bounded by the array.
 INSERT INTO tasks (kind, organization, signal, window_start, window_length, tier, receipt, bytes)
 SELECT 'ingest', r.organization, r.signal, 'epoch', 0, 0, r.id, r.size
 FROM receipts r
