@@ -47,13 +47,19 @@ func NewStore() *Store { return &Store{rows: map[string]stored{}} }
 
 // Put stores rows as a segment and returns its entry for an index.
 func (s *Store) Put(organization lake.Organization, id lake.SegmentID, rows []querytest.Row) lake.Segment {
+	segment := s.PutAt(fmt.Sprintf("db/%s/logs/2026-01-01/lease/%06d.parquet", organization, id), organization, rows)
+	segment.ID = id
+	return segment
+}
+
+// PutAt stores rows as a segment with that key.
+func (s *Store) PutAt(key string, organization lake.Organization, rows []querytest.Row) lake.Segment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key := fmt.Sprintf("db/%s/logs/2026-01-01/lease/%06d.parquet", organization, id)
 	s.rows[key] = stored{organization: organization, rows: rows}
 	segment := lake.Segment{
-		ID: id, Organization: organization, Signal: lake.SignalLogs, Bucket: "lake", Key: key,
-		Bytes: int64(len(rows)) * 100, SidecarBytes: int64(len(rows)) * 10, Rows: int64(len(rows)), Sources: []lake.ReceiptID{lake.ReceiptID(id)},
+		Organization: organization, Signal: lake.SignalLogs, Bucket: "lake", Key: key,
+		Bytes: int64(len(rows)) * 100, SidecarBytes: int64(len(rows)) * 10, Rows: int64(len(rows)),
 	}
 	for i, row := range rows {
 		if i == 0 || row.Time.Before(segment.FirstTime) {
