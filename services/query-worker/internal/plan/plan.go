@@ -33,6 +33,17 @@ func (s *Selection) Matches(stream labels.Labels) bool {
 	return true
 }
 
+// Decided reports whether the line filters are all that the pipeline filters by, and exact.
+func (s *Selection) Decided() bool {
+	for _, stage := range s.Rest {
+		switch stage.(type) {
+		case *syntax.LabelFilterExpr, *syntax.LineFilterExpr:
+			return false
+		}
+	}
+	return s.Lines.Exact
+}
+
 // Select plans a log selector with its pipeline.
 func Select(expr syntax.LogSelectorExpr) Selection {
 	s := Selection{Matchers: expr.Matchers(), Lines: Lines{Exact: true}}
@@ -132,8 +143,10 @@ func windowOf(e *syntax.RangeAggregationExpr, grouping *syntax.Grouping) (Window
 // Names are the names of structured metadata that a metric query can see.
 type Names struct {
 	// All is whether any may matter.
-	All   bool
-	names []string
+	All bool
+	// Errors is whether the query looks at __error__ itself, and may so keep lines with an error, which no grouping applies to.
+	Errors bool
+	names  []string
 }
 
 // Has reports whether a name matters.
@@ -144,11 +157,10 @@ func (n Names) List() []string { return n.names }
 
 // NamesOf says what structured metadata a range aggregation with the given grouping depends on.
 func NamesOf(e *syntax.RangeAggregationExpr, grouping *syntax.Grouping) Names {
-	if grouping == nil || grouping.Without {
-		return Names{All: true}
+	n := Names{All: grouping == nil || grouping.Without}
+	if grouping != nil {
+		n.add(grouping.Groups...)
 	}
-	var n Names
-	n.add(grouping.Groups...)
 	if u := e.Left.Unwrap; u != nil {
 		n.add(u.Identifier)
 		for _, f := range u.PostFilters {
@@ -160,8 +172,10 @@ func NamesOf(e *syntax.RangeAggregationExpr, grouping *syntax.Grouping) Names {
 			n.addStage(stage)
 		}
 	}
-	// A query that looks at errors keeps the lines that have one, and those are not grouped: they keep all labels.
-	n.All = n.All || n.Has(logqlmodel.ErrorLabel) || n.Has(logqlmodel.ErrorDetailsLabel) || n.Has(logqlmodel.PreserveErrorLabel)
+	for _, name := range []string{logqlmodel.ErrorLabel, logqlmodel.ErrorDetailsLabel, logqlmodel.PreserveErrorLabel} {
+		n.Errors = n.Errors || slices.Contains(n.names, name)
+	}
+	n.All = n.All || n.Errors
 	n.add(logqlmodel.ErrorLabel, logqlmodel.ErrorDetailsLabel, logqlmodel.PreserveErrorLabel)
 	return n
 }

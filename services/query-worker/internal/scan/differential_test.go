@@ -46,7 +46,7 @@ func (m *queryMaker) labelFilter() string {
 func (m *queryMaker) stage() string {
 	return pick(m.rng, "| json", "| logfmt", `| json status="status", customer_id="customer_id"`, "| json customer_id=`customer_id`", "| drop __error__", "| drop pod, status",
 		"| keep service_name, status", "| decolorize", "| unpack", "| line_format `{{.service_name}} {{.severity_text}} {{__line__}}`", "| label_format where=host_name",
-		"| label_format both=`{{.status}}-{{.http_method}}`", "| pattern `<verb> /api/<n> from <_>`", "| regexp `user=(?P<user>\\w+)`", `| logfmt user, took`,
+		"| label_format both=`{{.status}}-{{.http_method}}`", "| pattern `<verb> /api/<n> from <_>`", "| regexp `user=(?P<user>\\w+)`", `| logfmt user, took`, "| json | __error__=`` or status=~`.*`", "| json | __error__!=`` or pod!=``",
 		`| json | status=500`, `| json | status="500"`, `| logfmt | took>100ms`, `| drop severity_text="ERROR"`)
 }
 

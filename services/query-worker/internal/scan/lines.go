@@ -160,13 +160,8 @@ func (l *lineScan) overlapping(cuts []*cut) int {
 	return len(cuts)
 }
 
-// The size of the first page of rows, beside what the limit asks for, and of the largest.
-const (
-	leastPage = 128
-	mostPage  = 16 << 10
-)
-
-// search gives the lines of one cut to found, page by page in the direction, until it wants no more.
+// search gives the lines of one cut to found. When DuckDB's rows are the pipeline's, the first ones in the direction are all it takes. Else a page of
+// them may do, and if it does not the rest is read without an order, which costs DuckDB a sort of whole rows.
 func (l *lineScan) search(ctx context.Context, k *cut, found *best) error {
 	file, err := l.open(ctx, k)
 	if err != nil {
@@ -178,19 +173,22 @@ func (l *lineScan) search(ctx context.Context, k *cut, found *best) error {
 	if err != nil {
 		return err
 	}
-	if l.query.Limit == 0 {
-		_, err := p.read(ctx, "")
-		return err
-	}
-	size := max(leastPage, l.query.Limit)
-	for {
+	if l.query.Limit > 0 {
+		size := l.query.Limit
+		if !l.selection.Decided() {
+			size = max(2*size, leastPage)
+		}
 		rows, err := p.read(ctx, fmt.Sprintf(" ORDER BY %s LIMIT %d", p.ordering, size))
 		if err != nil || rows < size || !found.wantsAt(p.at.time) {
 			return err
 		}
-		size = min(size*4, max(mostPage, l.query.Limit))
 	}
+	_, err = p.read(ctx, "")
+	return err
 }
+
+// leastPage is the size of the page of rows in order that may hold all the lines that are wanted.
+const leastPage = 512
 
 // pages reads the rows of one cut in the direction, and runs the pipeline on them.
 type pages struct {
@@ -231,17 +229,17 @@ func (l *lineScan) newPages(k *cut, path string, found *best) (*pages, error) {
 
 // read reads one page and says how many rows it had.
 func (p *pages) read(ctx context.Context, ending string) (int, error) {
-	rows := 0
+	rows, last := 0, p.at
 	sql := p.cut.from(p.path, p.projection.columns(), p.conditions())
 	if ending != "" && p.cut.spans != nil {
 		sql = "SELECT * FROM (" + sql + ")"
 	}
 	err := p.scan.rows(ctx, sql+ending, &p.projection, func(r *row) error {
 		rows++
-		p.begun = true
-		p.at = position{time: r.Time, ordinal: p.cut.ordinal, row: r.number}
-		return p.row(r)
+		last = position{time: r.Time, ordinal: p.cut.ordinal, row: r.number}
+		return p.row(r, last)
 	})
+	p.at, p.begun = last, true
 	return rows, err
 }
 
@@ -267,11 +265,11 @@ func (p *pages) conditions() []string {
 	return append(where, fmt.Sprintf("time %s %d", beyond, t), fmt.Sprintf("(time %s %d OR row %s %d)", strictly, t, strictly, p.at.row))
 }
 
-func (p *pages) row(r *row) error {
+func (p *pages) row(r *row, at position) error {
 	if p.streams[r.Stream] == nil {
 		p.streams[r.Stream] = p.pipeline.ForStream(p.cut.contents.streams[r.Stream].labels)
 	}
-	if !p.found.wantsPosition(p.at) {
+	if !p.found.wantsPosition(at) {
 		return nil
 	}
 	text, result, ok := p.streams[r.Stream].ProcessString(r.Time, r.Body, p.structured.labels(r))
@@ -279,7 +277,7 @@ func (p *pages) row(r *row) error {
 		return nil
 	}
 	return p.found.add(&line{
-		position: p.at,
+		position: at,
 		hash:     p.cut.contents.streams[r.Stream].hash,
 		labels:   result.String(),
 		text:     strings.Clone(text), // it may be the body, which is the batch's

@@ -63,6 +63,9 @@ func planWindowed(q Samples) (*windowed, bool, error) {
 		return nil, false, nil
 	}
 	w.names = plan.NamesOf(window.Range, window.Grouping)
+	if w.Summed && w.names.Errors {
+		return nil, false, nil // the sum has more to do than the extractor did
+	}
 	w.selection = plan.Select(window.Range.Left.Left)
 	if !w.selection.Lines.Exact || !plan.LineFree(w.selection.Rest) {
 		return w, true, nil
@@ -267,11 +270,52 @@ func (c *counter) groups(ctx context.Context, k *cut, p *projection, path string
 	}
 	where := append(k.conditions(k.streams, k.start, k.end), covered...)
 	sql := "SELECT " + join(outer) + " FROM (" + k.from(path, inner, where) + ") GROUP BY " + join(by)
+	if !p.metadata {
+		return c.streamGroups(ctx, k, p, sql)
+	}
 	structured := newStructuredOf(k, p)
 	return c.scan.rows(ctx, sql, p, func(r *row) error {
 		stream := k.contents.streams[r.Stream].labels
 		return c.w.count(c.extract, stream, structured.labels(r), r.bucket, r.count, r.bytes, c.into)
 	})
+}
+
+// streamGroups is for rows of which only the stream matters: what is to be done for one is to be done for all of the stream.
+func (c *counter) streamGroups(ctx context.Context, k *cut, p *projection, sql string) error {
+	series := make([][]*totalSeries, len(k.contents.streams))
+	known := make([]bool, len(series))
+	return c.scan.rows(ctx, sql, p, func(r *row) error {
+		if !known[r.Stream] {
+			found, err := c.seriesOf(k.contents.streams[r.Stream].labels)
+			if err != nil {
+				return err
+			}
+			series[r.Stream], known[r.Stream] = found, true
+		}
+		value := r.count
+		if c.w.Bytes {
+			value = r.bytes
+		}
+		for _, s := range series[r.Stream] {
+			if err := c.into.put(s, r.bucket, total{rows: r.count, value: float64(value)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (c *counter) seriesOf(stream labels.Labels) ([]*totalSeries, error) {
+	samples, _ := c.extract.ForStream(stream).ProcessString(0, "", labels.EmptyLabels())
+	var all []*totalSeries
+	for _, sample := range samples {
+		s, err := c.into.series(sample.Labels)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
 }
 
 // rows has Loki's extractor look at every row.
