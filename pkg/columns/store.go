@@ -147,8 +147,9 @@ func (l *Logs) Len() int { return l.length }
 
 // Bytes is the memory held, about.
 func (l *Logs) Bytes() int64 {
-	const recordSize, entrySize = 128, 16
-	return int64(len(l.records))*recordChunk*recordSize + int64(len(l.entries))*entryChunk*entrySize + l.arena.bytes + l.tablesBytes
+	const recordSize, entrySize, textSize = 128, 16, 64
+	return int64(len(l.records))*recordChunk*recordSize + int64(len(l.entries))*entryChunk*entrySize + l.arena.bytes +
+		int64(len(l.texts.values))*textSize + l.tablesBytes
 }
 
 // Stream numbers a set of labels. Labels are sorted by name; a label with an empty value is no label.

@@ -24,7 +24,7 @@ func TestLogs(t *testing.T) {
 		t.Parallel()
 		rng := rand.New(rand.NewPCG(1, 2))
 		logs := NewLogs()
-		rows := randomRows(rng, logs, 20_000)
+		rows := randomRows(rng, logs, 8000)
 		var got LogRow
 		for i, want := range rows {
 			logs.Row(i, &got)

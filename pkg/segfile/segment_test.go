@@ -97,10 +97,13 @@ func TestWriteLogs(t *testing.T) {
 			}
 			var sum uint64
 			for i, row := range w.order {
+				hash := got.RowHash(i)
+				if sum += hash; hash == l.RowHash(int(row)) && i%16 > 0 {
+					continue
+				}
 				if diff := diffRows(l, int(row), got, i); diff != "" {
 					t.Fatalf("row %d of %d (-want +got):\n%s", i, n, diff)
 				}
-				sum += got.RowHash(i)
 			}
 			if sum != w.RowHash || sum != c.RowHash {
 				t.Errorf("row hash: read %x, catalogue %x, written %x", sum, c.RowHash, w.RowHash)
