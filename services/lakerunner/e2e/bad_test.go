@@ -26,16 +26,18 @@ func TestBadInputs(t *testing.T) {
 	end := lately()
 	good := makeSample(t, sample.Options{Seed: 41, End: end, Lines: 600, Objects: 3})
 	l.put(good[0].Key, good[0].Body)
-	bad := badObjects(t, good[1].Body, end)
+	earlier := makeSample(t, sample.Options{Seed: 42, End: end.Add(-3 * time.Hour), Lines: 300, Objects: 1})[0]
+	bad := badObjects(t, earlier.Body, end)
 	for name, o := range bad {
 		l.put("otel-raw/default/bad/"+name, o.body)
 	}
+	l.put(good[1].Key, good[1].Body)
 	l.put(good[2].Key, good[2].Body)
 	receipts := map[string]*lakev1.Receipt{}
 	for _, r := range l.awaitReceipts("default", "otel-raw/default/bad/", len(bad)) {
 		receipts[strings.TrimPrefix(r.GetObject().GetKey(), "otel-raw/default/bad/")] = r
 	}
-	l.awaitReceipts("default", "otel-raw/default/shop/", 2)
+	l.awaitReceipts("default", "otel-raw/default/shop/", 3)
 
 	for name, o := range bad {
 		t.Run(name, func(t *testing.T) {
@@ -49,7 +51,7 @@ func TestBadInputs(t *testing.T) {
 				t.Errorf("the receipt says: %s, %q, rejected %v, %d rows in, %d out", r.GetState(), r.GetReason(), r.GetRejected(), r.GetRowsIn(), r.GetRowsOut())
 			}
 			if o.rows >= 0 && r.GetRowsOut() != o.rows {
-				t.Errorf("%d rows out, want %d", r.GetRowsOut(), o.rows)
+				t.Errorf("%d rows out, want %d: %v", r.GetRowsOut(), o.rows, r)
 			}
 		})
 	}
@@ -57,8 +59,16 @@ func TestBadInputs(t *testing.T) {
 	t.Run("the good rows beside them are all there", func(t *testing.T) {
 		t.Parallel()
 		got := hashOf(l.lines("default", `{k8s_cluster_name="demo"}`, end.Add(-time.Hour), end))
-		if want := hashOfSample(good[0], good[2]); got != want {
+		if want := hashOfSample(good...); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
+		}
+	})
+
+	t.Run("of a truncated object the rows before the cut are kept, as many as its receipt says", func(t *testing.T) {
+		t.Parallel()
+		got := l.lines("default", `{k8s_cluster_name="demo"}`, end.Add(-4*time.Hour), end.Add(-3*time.Hour))
+		if want := receipts["truncated-protobuf.gz"].GetRowsOut(); int64(len(got)) != want || want == 0 || want >= 300 {
+			t.Errorf("%d rows, the receipt says %d", len(got), want)
 		}
 	})
 }
@@ -76,12 +86,12 @@ func badObjects(t *testing.T, otlp []byte, at time.Time) map[string]badObject {
 	stamp := at.Add(-30 * time.Minute).Format(time.RFC3339)
 	document := func(message string) string { return fmt.Sprintf("{\"time\":%q,\"message\":%q}\n", stamp, message) }
 	return map[string]badObject{
-		"truncated-protobuf.gz": {body: otlp[:len(otlp)/2], fails: true, remark: true, rows: 0},
+		"truncated-protobuf.gz": {body: otlp[:len(otlp)/2], remark: true, rows: -1},
 		"truncated-lines.gz":    {body: cut(gzipped(t, strings.Repeat(document("some line"), 20000))), remark: true, rows: -1},
 		"bomb.gz":               {body: bomb(t, 600<<20), remark: true, fails: true, rows: 0},
 		"long-line.log":         {body: []byte(document("before") + document(strings.Repeat("x", 64<<20)) + document("after")), remark: true, rows: 2},
 		"nul-bytes.log":         {body: []byte(document("one") + document("t\x00wo") + document("three")), rows: 3},
-		"invalid-utf8.log":      {body: []byte("plain line\nline with \xff\xfe in it\nlast line\n"), rows: 3},
+		"invalid-utf8.log":      {body: []byte("plain line\nline with \xff\xfe in it\nlast line\n"), remark: true, rows: 3},
 		"random.bin":            {body: noise(4096), remark: true, rows: -1, fails: true},
 		"absurd-times.binpb.gz": {body: absurdTimes(t, at), remark: true, rows: 1},
 	}

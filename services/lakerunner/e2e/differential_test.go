@@ -28,6 +28,8 @@ import (
 	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
+	queryv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/query/v1"
+
 	"github.com/lakerunner/lakerunner/services/query-frontend/querytest"
 
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/sample"
@@ -90,14 +92,28 @@ func (l *lake) storedRows(t *testing.T, rows []querytest.Row, start time.Time) q
 		if diff := cmp.Diff(row.Labels, line.GetLabels()); diff != "" {
 			t.Fatalf("labels of row %d: %s", i, diff)
 		}
+		metadata := asStored(line)
 		for name, want := range row.Metadata {
-			if got := line.GetMetadata()[name]; got != want && want != strings.Repeat("0", 32) {
-				t.Fatalf("row %d has %s = %q in %v, want %q", i, name, got, line.GetMetadata(), want)
+			if got := metadata[name]; got != want && want != strings.Repeat("0", 32) {
+				t.Fatalf("row %d has %s = %q in %v, want %q", i, name, got, metadata, want)
 			}
 		}
-		stored = append(stored, querytest.Row{Time: row.Time, Line: row.Line, Labels: line.GetLabels(), Metadata: line.GetMetadata()})
+		stored = append(stored, querytest.Row{Time: row.Time, Line: row.Line, Labels: line.GetLabels(), Metadata: metadata})
 	}
 	return stored
+}
+
+// asStored undoes what a query does to metadata whose name is a stream label's too.
+func asStored(line *queryv1.LogLine) map[string]string {
+	metadata := map[string]string{}
+	for name, value := range line.GetMetadata() {
+		bare := strings.TrimSuffix(name, "_extracted")
+		if _, label := line.GetLabels()[bare]; label {
+			name = bare
+		}
+		metadata[name] = value
+	}
+	return metadata
 }
 
 // encodeRows writes rows as OTLP, so that Loki's mapping makes them again.

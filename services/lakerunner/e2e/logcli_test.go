@@ -43,7 +43,7 @@ func TestLogcli(t *testing.T) {
 
 	t.Run("query", func(t *testing.T) {
 		t.Parallel()
-		answer, err := logcli.Query(`sum by (service_name) (count_over_time(`+everything+`[1h]))`, 0, end, logproto.BACKWARD, true)
+		answer, err := logcli.Query(`sum by (service_name) (count_over_time(`+everything+`[1h]))`, 100, end, logproto.BACKWARD, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func TestLogcli(t *testing.T) {
 
 	t.Run("query_range of samples", func(t *testing.T) {
 		t.Parallel()
-		answer, err := logcli.QueryRange(`sum(count_over_time(`+everything+`[1m]))`, 0, start.Add(time.Minute), end, logproto.BACKWARD, time.Minute, 0, true)
+		answer, err := logcli.QueryRange(`sum(count_over_time(`+everything+`[1m]))`, 100, start.Add(time.Minute), end, logproto.BACKWARD, time.Minute, 0, true)
 		if err != nil {
 			t.Fatal(err)
 		}

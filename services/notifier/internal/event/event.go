@@ -164,7 +164,7 @@ func (r record) object() Object {
 	if at, err := time.Parse(time.RFC3339, r.EventTime); err == nil && at.Year() > 1970 {
 		o.LastModified = at.UTC()
 	}
-	if r.S3.Object.ETag == nil || r.S3.Object.Size == nil || *r.S3.Object.Size < 0 {
+	if r.S3.Object.ETag == nil || r.S3.Object.Size == nil || *r.S3.Object.Size < 0 || r.sizeUnsaid() {
 		return o
 	}
 	o.Tag = strings.Trim(strings.TrimPrefix(*r.S3.Object.ETag, "W/"), `"`)
@@ -173,6 +173,12 @@ func (r record) object() Object {
 	}
 	o.Size, o.Complete = *r.S3.Object.Size, true
 	return o
+}
+
+// sizeUnsaid tells a size of zero that says nothing: versitygw gives it for whatever was not written by one Put, multipart uploads
+// above all.
+func (r record) sizeUnsaid() bool {
+	return *r.S3.Object.Size == 0 && !strings.HasSuffix(r.EventName, ":Put")
 }
 
 // key undoes the form-urlencoding. versitygw does not encode, and is the only one whose bucket ARN has a slash and the key in it.
