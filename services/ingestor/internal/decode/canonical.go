@@ -76,6 +76,9 @@ func appendScalar(b []byte, v columns.Value) []byte {
 		}
 		return columns.AppendDouble(b, f)
 	case columns.KindBytes:
+		if v.Str == "" {
+			return append(b, "null"...) // as that library has it
+		}
 		b = append(b, '"')
 		b = base64.StdEncoding.AppendEncode(b, []byte(v.Str))
 		return append(b, '"')
