@@ -3,6 +3,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -17,6 +18,8 @@ const (
 	linesPerMessage  = 256
 	bytesPerMessage  = 1 << 20
 	progressInterval = 250 * time.Millisecond
+	// unlimitedHistory is the most lines of a tail's history where the organization has no limit of lines.
+	unlimitedHistory = 100_000
 )
 
 // QueryLogs streams lines as soon as their order allows, says now and then how far it is, and ends with the final figures.
@@ -103,7 +106,7 @@ func (s *Server) TailLogs(req *queryv1.TailLogsRequest, stream grpc.ServerStream
 		if err != nil {
 			return err
 		}
-		asked.Start, asked.Limit = from, organization.Limits.MaxQueryLines
+		asked.Start, asked.Limit = from, cmp.Or(organization.Limits.MaxQueryLines, unlimitedHistory)
 	}
 	return s.frontend.Tail(stream.Context(), asked, func(lines []logs.Line) error {
 		for len(lines) > 0 {
