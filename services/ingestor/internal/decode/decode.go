@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
@@ -173,6 +174,11 @@ func Decode(content io.Reader, o Options, sink Sink) (Result, error) {
 		result.Problem = r.problem()
 	}
 	return result, err
+}
+
+// NewReader opens content for one decoder, without a search for its format. It has no limits on growth.
+func NewReader(content io.Reader) (*Reader, error) {
+	return newReader(&source{r: content}, Options{MaxBytes: math.MaxInt64, MaxRatio: math.MaxInt32})
 }
 
 func choose(head Head) (Decoder, lake.Signal, error) {
