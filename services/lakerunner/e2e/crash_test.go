@@ -74,6 +74,7 @@ func TestCrash(t *testing.T) {
 type crashes struct {
 	lake  *lake
 	index *index.Index // there is no ingestor that could be asked for receipts
+	base  time.Time    // the runs go back in time from here
 	runs  int
 }
 
@@ -83,7 +84,7 @@ func (c *crashes) open(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.index = opened
+	c.index, c.base = opened, lately()
 	t.Cleanup(opened.Close)
 }
 
@@ -155,7 +156,7 @@ func (c *crashes) awaitDeath(t *testing.T, doomed *child, objects []sample.Objec
 func (c *crashes) put(t *testing.T, seed uint64) (objects []sample.Object, start, end time.Time) {
 	t.Helper()
 	c.runs++
-	end = lately().Add(-time.Duration(2*c.runs) * time.Hour)
+	end = c.base.Add(-time.Duration(2*c.runs) * time.Hour)
 	objects = makeSample(t, sample.Options{
 		Seed: 100*uint64(c.runs) + seed, Collector: fmt.Sprintf("run%d", c.runs), End: end, Length: 90 * time.Minute, Lines: 600, Objects: 3,
 	})

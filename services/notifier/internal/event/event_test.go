@@ -57,6 +57,10 @@ func TestParse(t *testing.T) {
 				rec("ObjectCreated:CompleteMultipartUpload", `{"key":"3","size":1,"eTag":"x-2"}`) + `]}`,
 			created(whole("b", "1", "x", 1, time.Time{}), whole("b", "2", "x", 1, time.Time{}), whole("b", "3", "x-2", 1, time.Time{})),
 		},
+		"versitygw leaves the size of an upload in parts out": {
+			s3("s3:ObjectCreated:CompleteMultipartUpload", `{"key":"k","size":0,"eTag":"x-2"}`),
+			created(event.Object{Object: lake.Object{Bucket: "b", Key: "k"}}),
+		},
 		"deletes": {
 			`{"Records":[` + rec("ObjectRemoved:Delete", `{"key":"1"}`) + `,` + rec("ObjectRemoved:DeleteMarkerCreated", `{"key":"2"}`) + `,` + rec("LifecycleExpiration:Delete", `{"key":"3"}`) + `]}`,
 			counts(event.Deleted, 3),
