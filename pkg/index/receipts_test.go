@@ -257,6 +257,7 @@ func TestRewrites(t *testing.T) {
 	})
 
 	t.Run("a mask is not lost when its segment is compacted at the same time", func(t *testing.T) {
+		t.Parallel()
 		for round := range 6 {
 			t.Run(fmt.Sprint(round), func(t *testing.T) {
 				l := setup(t)
@@ -350,9 +351,9 @@ func TestReplay(t *testing.T) {
 			l.Errorf("a dry run counts %d, want 1", n)
 		}
 		l.claimNothing(ingest)
+		query.Organization = acme
 		counts := make([]int64, 6)
 		l.wantNone(l.together(len(counts), func(i int) (err error) {
-			query.Organization = acme
 			counts[i], _, err = l.Replay(l.Context(), query)
 			return err
 		}))
