@@ -5,6 +5,7 @@ package intake
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,18 +62,28 @@ func (c *committer) one(ctx context.Context, notices []index.Notice) ([]index.No
 	c.mu.Lock()
 	c.waiting = append(c.waiting, mine)
 	c.mu.Unlock()
+	turns := c.turns
 	for {
 		select {
 		case <-mine.done:
 			return mine.noticed, mine.err
-		case c.turns <- struct{}{}:
+		case turns <- struct{}{}:
 			c.lead(ctx)
 			<-c.turns
+			if !c.waits(mine) {
+				turns = nil // another leads for us: there is nothing to do but wait
+			}
 		case <-ctx.Done():
 			// It may be committed all the same; then the next try finds a duplicate.
 			return nil, ended(ctx)
 		}
 	}
+}
+
+func (c *committer) waits(mine *call) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Contains(c.waiting, mine)
 }
 
 // lead commits what waits. The leader's own context must not end what others wait for.
