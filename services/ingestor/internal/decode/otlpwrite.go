@@ -12,7 +12,8 @@ import (
 )
 
 // AppendOTLP appends a row as an OTLP JSON document of its own, with a "reason" beside the row, which readers of OTLP pass over. What it
-// writes OTLPJSON reads back as the same row; bytes inside arrays and maps come back as their base64 text.
+// writes OTLPJSON reads back as the same row; bytes inside arrays and maps come back as their base64 text,
+// and times up to 1970, which OTLP has no numbers for, as the first after it.
 func AppendOTLP(b []byte, reason string, o *columns.Origin, r *columns.LogRow) []byte {
 	b = append(b, `{"reason":`...)
 	b = appendQuoted(b, reason)
@@ -45,7 +46,7 @@ func AppendRejected(b []byte, reason string, raw []byte) []byte {
 func appendOTLPRecord(b []byte, r *columns.LogRow) []byte {
 	b = append(b, '{')
 	if r.TimeSource == columns.TimeEvent {
-		b = appendNumber(b, `"timeUnixNano":`, r.Time)
+		b = appendNumber(b, `"timeUnixNano":`, max(r.Time, 1))
 	}
 	if r.ObservedTime != 0 {
 		b = appendNumber(b, `"observedTimeUnixNano":`, r.ObservedTime)

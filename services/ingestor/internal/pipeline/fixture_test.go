@@ -188,3 +188,5 @@ func otlpLogs(n int, from time.Time) []byte {
 	}
 	return b
 }
+
+func previewLimits() config.Limits { return config.DefaultLimits() }
