@@ -4,6 +4,7 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -50,7 +51,7 @@ func rows(e *engine.Engine, ctx context.Context, sql string, args ...any) ([][]s
 	var all [][]string
 	for {
 		batch, err := s.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all, nil
 		}
 		if err != nil {
@@ -121,7 +122,7 @@ func TestQuery(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		if _, err := s.Next(); err != io.EOF {
+		if _, err := s.Next(); !errors.Is(err, io.EOF) {
 			t.Errorf("got %v", err)
 		}
 		if got := s.Schema().Field(0).Name; got != "a" {
@@ -322,8 +323,15 @@ func TestSegments(t *testing.T) {
 	dir := t.TempDir()
 	e := open(t, engine.Config{Dir: dir})
 	keys := []columns.Key{
-		{Name: "user~Id/\"x.y'"}, {Name: "n", Kind: columns.KindInt}, {Name: "n"}, {Name: "d", Kind: columns.KindDouble}, {Name: "b", Kind: columns.KindBool},
-		{Name: "y", Kind: columns.KindBytes}, {Name: "a", Kind: columns.KindArray}, {Name: "m", Kind: columns.KindMap}, {Name: "nowhere"},
+		{Name: "user~Id/\"x.y'"},
+		{Name: "n", Kind: columns.KindInt},
+		{Name: "n"},
+		{Name: "d", Kind: columns.KindDouble},
+		{Name: "b", Kind: columns.KindBool},
+		{Name: "y", Kind: columns.KindBytes},
+		{Name: "a", Kind: columns.KindArray},
+		{Name: "m", Kind: columns.KindMap},
+		{Name: "nowhere"},
 	}
 	fixed := []string{"row", "time", "fingerprint", "severity_number", "severity_text", "trace_id", "span_id", "flags", "body", "source", "event_name", segfile.ObservedTimeSQL}
 
@@ -370,7 +378,7 @@ func wanted(t *testing.T, path string, keys []columns.Key, segment int) [][]stri
 	for err == nil {
 		err = r.Next(l)
 	}
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	var all [][]string

@@ -121,7 +121,7 @@ func (s *Stream) Next() (arrow.RecordBatch, error) {
 	defer func() { release(chunks) }()
 	for len(chunks) < chunksPerBatch {
 		chunk, err := s.fetch()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			s.finished = true
 			break
 		}
@@ -171,7 +171,7 @@ func (s *Stream) Close() {
 }
 
 func bind(statement duckdb.PreparedStatement, at duckdb.IdxT, arg any) error {
-	state := duckdb.StateSuccess
+	var state duckdb.State
 	switch v := arg.(type) {
 	case nil:
 		state = duckdb.BindNull(statement, at)

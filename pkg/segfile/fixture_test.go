@@ -97,8 +97,13 @@ func fixtureLogs() *columns.Logs {
 		"trace 00000000000000000000000000000abc ünïcödé 🦊 \x00",
 	}
 	values := []columns.Value{
-		{Str: "text"}, {Kind: columns.KindInt, Num: math.MaxUint64}, {Kind: columns.KindDouble, Num: math.Float64bits(0.1)},
-		{Kind: columns.KindBool, Num: 1}, {Kind: columns.KindBytes, Str: "\xff\x00"}, {Kind: columns.KindArray, Str: `[1,"a"]`}, {Kind: columns.KindMap, Str: `{"k":null}`},
+		{Str: "text"},
+		{Kind: columns.KindInt, Num: math.MaxUint64},
+		{Kind: columns.KindDouble, Num: math.Float64bits(0.1)},
+		{Kind: columns.KindBool, Num: 1},
+		{Kind: columns.KindBytes, Str: "\xff\x00"},
+		{Kind: columns.KindArray, Str: `[1,"a"]`},
+		{Kind: columns.KindMap, Str: `{"k":null}`},
 	}
 	for i := range 100 {
 		service := fmt.Sprint("service-", i%3)

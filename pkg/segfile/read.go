@@ -3,6 +3,7 @@
 package segfile
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -103,10 +104,10 @@ func (r *LogReader) readChunk(chunk parquet.ColumnChunk, rows int, set func(int,
 	row := 0
 	for {
 		page, err := pages.ReadPage()
-		if err == io.EOF && row == rows {
+		if errors.Is(err, io.EOF) && row == rows {
 			return nil
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return fmt.Errorf("%d values, want %d", row, rows)
 		}
 		if err != nil {
@@ -140,7 +141,7 @@ func (r *LogReader) readPage(page parquet.Page, row, rows int, set func(int, par
 			}
 			read++
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return read, nil
 		}
 		if err != nil {

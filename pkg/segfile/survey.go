@@ -27,7 +27,6 @@ const (
 type survey struct {
 	catalogue *Catalogue
 	hash      uint64
-	groups    []int // number of rows of each row group
 	streams   []uint32
 	origins   []uint32
 	keys      []surveyedKey
