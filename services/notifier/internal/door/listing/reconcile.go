@@ -196,16 +196,20 @@ func (r *reconciler) found(p layout.Partition) {
 // pageOf gathers objects until there are enough to be held against the receipts.
 type pageOf struct {
 	reconciler *reconciler
-	youngest   time.Time
+	youngest   time.Time // zero: none is too young
 	objects    []lake.Object
 }
 
 func (r *reconciler) newPage() *pageOf {
-	return &pageOf{reconciler: r, youngest: r.door.options.Now().Add(-r.door.options.Config.Settle)}
+	p := &pageOf{reconciler: r}
+	if settle := r.door.options.Config.Settle; settle > 0 {
+		p.youngest = r.door.options.Now().Add(-settle)
+	}
+	return p
 }
 
 func (p *pageOf) add(ctx context.Context, a objects.Attributes) error {
-	if lake.OwnKey(a.Key) || a.LastModified.After(p.youngest) {
+	if lake.OwnKey(a.Key) || !p.youngest.IsZero() && a.LastModified.After(p.youngest) {
 		return nil
 	}
 	p.objects = append(p.objects, lake.Object{Bucket: p.reconciler.bucket, Key: a.Key, Tag: a.Tag, Size: a.Size, LastModified: a.LastModified})
