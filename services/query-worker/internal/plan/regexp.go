@@ -141,10 +141,25 @@ func re2Test(expression, operand string, label bool) test {
 		return unknown
 	}
 	t := test{sql: "regexp_matches(" + operand + ", " + quoted + ")", exact: !w.folds}
-	if !label {
-		t.needles = required(re)
+	if label {
+		return t
+	}
+	t.needles = required(re)
+	// To look for a text is cheaper than to match, and most lines have not even that.
+	if first := containsTest(longest(t.needles), operand); len(t.needles) > 0 && !first.is(unknown) {
+		t.sql = "(" + first.sql + " AND " + t.sql + ")"
 	}
 	return t
+}
+
+func longest(texts []string) string {
+	var best string
+	for _, text := range texts {
+		if len(text) > len(best) {
+			best = text
+		}
+	}
+	return best
 }
 
 // re2 writes a parsed expression as RE2 text.
