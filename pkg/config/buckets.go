@@ -44,7 +44,9 @@ func (b *buckets) Bucket(ctx context.Context, name string) (objects.Bucket, erro
 	if cached, ok := b.open[name]; ok && cached.location == location {
 		return cached.bucket, nil
 	}
-	bucket, err := objects.Open(ctx, profile.Location)
+	opening := profile.Location
+	opening.Prices = profile.Prices.Requests
+	bucket, err := objects.Open(ctx, opening)
 	if err != nil {
 		return nil, err
 	}
