@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/metric/noop"
+
+	"github.com/lakerunner/lakerunner/pkg/config"
+	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/index"
+	"github.com/lakerunner/lakerunner/pkg/index/indextest"
+	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/objects"
+	"github.com/lakerunner/lakerunner/services/ingestor/internal/pipeline"
+	"github.com/lakerunner/lakerunner/services/ingestor/internal/server"
+
+	ingestorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/ingestor/v1"
+	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
+)
+
+type fixture struct {
+	server *server.Server
+	index  *index.Index
+	bucket objects.Bucket
+}
+
+func setup(t *testing.T) fixture {
+	t.Helper()
+	source, err := config.Static(fmt.Sprintf(`
+organizations: [{id: acme}, {id: other}]
+storage_profiles:
+  - {name: main, bucket: telemetry, provider: file, directory: %q}
+`, t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := config.Buckets(source, nil)
+	bucket, err := store.Bucket(context.Background(), "telemetry")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := indextest.New(t)
+	worker := pipeline.New(pipeline.Config{Scratch: t.TempDir()}, pipeline.Deps{Objects: store, Config: source})
+	return fixture{index: x, bucket: bucket, server: server.New(server.Deps{
+		Index: x, Config: source, Objects: store, Work: worker.Work, Batch: index.Batch{Kind: lake.TaskIngest},
+		Log: slog.New(slog.DiscardHandler), Meter: noop.Meter{},
+	})}
+}
+
+func as(organization lake.Organization, scopes ...config.Scope) context.Context {
+	return config.WithIdentity(context.Background(), config.Identity{KeyID: "k", Organization: organization, Scopes: scopes})
+}
+
+func acme() context.Context { return as("acme", config.ScopeIngest) }
+
+func (f fixture) put(t *testing.T, key string, content []byte) *lakev1.Object {
+	t.Helper()
+	if _, err := f.bucket.Put(context.Background(), key, bytes.NewReader(content), int64(len(content))); err != nil {
+		t.Fatal(err)
+	}
+	return &lakev1.Object{Bucket: "telemetry", Key: key}
+}
+
+func content(n int) []byte {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "%s line %d\n", time.Now().UTC().Format(time.RFC3339Nano), i)
+	}
+	return []byte(b.String())
+}
+
+func TestIngestObject(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	t.Run("ingests content and answers when its rows are in segments", func(t *testing.T) {
+		t.Parallel()
+		got, err := f.server.IngestObject(acme(), &ingestorv1.IngestObjectRequest{Object: &lakev1.Object{Key: "mine.txt"}, Content: content(20)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := got.GetReceipt()
+		if r.GetState() != lakev1.ReceiptState_RECEIPT_STATE_DONE || r.GetRowsOut() != 20 || len(got.GetSegmentKeys()) == 0 || r.GetObject().GetKey() != "logs-raw/acme/upload/mine.txt" {
+			t.Errorf("got %v", got)
+		}
+		for _, key := range got.GetSegmentKeys() {
+			if _, err := f.bucket.Head(context.Background(), key); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	t.Run("does not ingest an object twice", func(t *testing.T) {
+		t.Parallel()
+		object := f.put(t, "logs-raw/acme/c/twice.txt", content(5))
+		first, err := f.server.IngestObject(acme(), &ingestorv1.IngestObjectRequest{Object: object})
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := f.server.IngestObject(acme(), &ingestorv1.IngestObjectRequest{Object: object})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first.GetReceipt().GetReceiptId() != second.GetReceipt().GetReceiptId() || second.GetReceipt().GetRevision() != 1 {
+			t.Errorf("%v\n%v", first, second)
+		}
+	})
+	t.Run("says why an object failed", func(t *testing.T) {
+		t.Parallel()
+		object := f.put(t, "logs-raw/acme/c/broken.gz", []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff})
+		got, err := f.server.IngestObject(acme(), &ingestorv1.IngestObjectRequest{Object: object})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := got.GetReceipt(); r.GetState() != lakev1.ReceiptState_RECEIPT_STATE_FAILED || r.GetReason() == "" {
+			t.Errorf("got %v", r)
+		}
+	})
+	t.Run("denies another organization's objects", func(t *testing.T) {
+		t.Parallel()
+		object := f.put(t, "logs-raw/other/c/theirs.txt", content(5))
+		if _, err := f.server.IngestObject(acme(), &ingestorv1.IngestObjectRequest{Object: object}); !errors.Is(err, fault.Denied) {
+			t.Errorf("got %v", err)
+		}
+		if _, err := f.server.IngestObject(acme(), &ingestorv1.IngestObjectRequest{Object: object, Content: content(1)}); !errors.Is(err, fault.Denied) {
+			t.Errorf("got %v", err)
+		}
+		got, err := f.server.IngestObject(as("acme", config.ScopeAdmin), &ingestorv1.IngestObjectRequest{Object: object})
+		if err != nil || got.GetReceipt().GetOrganization() != "other" {
+			t.Errorf("%v, %v", got, err)
+		}
+	})
+	t.Run("wants a key, an object, and one that is there", func(t *testing.T) {
+		t.Parallel()
+		if _, err := f.server.IngestObject(context.Background(), &ingestorv1.IngestObjectRequest{Content: content(1)}); !errors.Is(err, fault.Unauthenticated) {
+			t.Errorf("got %v", err)
+		}
+		if _, err := f.server.IngestObject(acme(), &ingestorv1.IngestObjectRequest{}); !errors.Is(err, fault.Invalid) {
+			t.Errorf("got %v", err)
+		}
+		gone := &lakev1.Object{Bucket: "telemetry", Key: "logs-raw/acme/c/gone"}
+		if _, err := f.server.IngestObject(acme(), &ingestorv1.IngestObjectRequest{Object: gone}); !errors.Is(err, fault.NotFound) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestPreviewObject(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	for name, request := range map[string]*ingestorv1.PreviewObjectRequest{
+		"of content": {Content: content(30), Rows: 3},
+		"of object":  {Object: f.put(t, "logs-raw/acme/c/a.txt", content(30)), Rows: 3},
+	} {
+		got, err := f.server.PreviewObject(acme(), request)
+		if err != nil || got.GetFormat() != "text" || got.GetRowsOut() != 30 || len(got.GetFirstRows()) != 3 || got.GetOrganization() != "acme" {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	receipts, err := f.server.ListReceipts(acme(), &ingestorv1.ListReceiptsRequest{})
+	if err != nil || len(receipts.GetReceipts()) != 0 {
+		t.Errorf("a preview left %v, %v", receipts, err)
+	}
+	broken, err := f.server.PreviewObject(acme(), &ingestorv1.PreviewObjectRequest{Content: []byte("PAR1....")})
+	if err != nil || !strings.Contains(broken.GetSkipReason(), "parquet") {
+		t.Errorf("%v, %v", broken, err)
+	}
+}
+
+func TestReceiptsAndReplay(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ingested, err := f.server.IngestObject(acme(), &ingestorv1.IngestObjectRequest{Object: f.put(t, "logs-raw/acme/c/a.txt", content(3))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := ingested.GetReceipt().GetReceiptId()
+	t.Run("receipts are the organization's own", func(t *testing.T) {
+		list, err := f.server.ListReceipts(acme(), &ingestorv1.ListReceiptsRequest{State: lakev1.ReceiptState_RECEIPT_STATE_DONE})
+		if err != nil || len(list.GetReceipts()) != 1 || list.GetReceipts()[0].GetReceiptId() != id {
+			t.Errorf("%v, %v", list, err)
+		}
+		if _, err := f.server.ListReceipts(acme(), &ingestorv1.ListReceiptsRequest{Organization: "other"}); !errors.Is(err, fault.Denied) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("a replay can be tried first, and makes a new revision", func(t *testing.T) {
+		dry, err := f.server.ReplayObjects(acme(), &ingestorv1.ReplayObjectsRequest{ReceiptIds: []string{id}, ValidateOnly: true})
+		if err != nil || dry.GetObjects() != 1 {
+			t.Errorf("%v, %v", dry, err)
+		}
+		done, err := f.server.ReplayObjects(acme(), &ingestorv1.ReplayObjectsRequest{ReceiptIds: []string{id}})
+		if err != nil || done.GetObjects() != 1 {
+			t.Errorf("%v, %v", done, err)
+		}
+		again, err := f.server.IngestObject(acme(), &ingestorv1.IngestObjectRequest{Object: ingested.GetReceipt().GetObject()})
+		if err != nil || again.GetReceipt().GetRevision() != 2 || again.GetReceipt().GetRowsOut() != 3 {
+			t.Errorf("%v, %v", again, err)
+		}
+	})
+	t.Run("a replay of others' receipts finds none", func(t *testing.T) {
+		got, err := f.server.ReplayObjects(as("other", config.ScopeIngest), &ingestorv1.ReplayObjectsRequest{ReceiptIds: []string{id}})
+		if err == nil && got.GetObjects() != 0 {
+			t.Errorf("got %v", got)
+		}
+	})
+	t.Run("a replay wants to know of what", func(t *testing.T) {
+		for _, request := range []*ingestorv1.ReplayObjectsRequest{{}, {ReceiptIds: []string{"x"}}} {
+			if _, err := f.server.ReplayObjects(acme(), request); !errors.Is(err, fault.Invalid) {
+				t.Errorf("got %v", err)
+			}
+		}
+	})
+}
