@@ -45,6 +45,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	load := loadAverage()
 	if o.Dir == "" {
 		if o.Dir, err = os.MkdirTemp("", "lakerunner-bench-"); err != nil {
 			return err
@@ -60,7 +61,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	r := &result{command: o.Command, at: time.Now(), lines: t.Lines}
+	r := &result{command: o.Command, at: time.Now(), lines: t.Lines, load: load}
 	fmt.Fprintf(o.Out, "ingesting %d lines ...\n", t.Lines)
 	if r.ingest, err = measureIngest(ctx, o.Corpus, w, t); err != nil {
 		return err

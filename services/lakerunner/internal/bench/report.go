@@ -50,6 +50,7 @@ type result struct {
 	ingest       ingestFigures
 	queries      []queryFigures
 	cacheDropped bool
+	load         string // load average before the run: on a busy machine wall-clock times say little
 }
 
 func median(times []time.Duration) time.Duration {
@@ -70,7 +71,7 @@ func (r *result) failures() []string {
 
 // write prints the run as Markdown, whose tables are readable as plain text too.
 func (r *result) write(out io.Writer) {
-	fmt.Fprintf(out, "Corpus: %d log lines, %.0f MB of OTLP. Command: `%s`. Date: %s. Machine: %s.\n\n", r.lines, float64(r.ingest.OTLP)/1e6, r.command, r.at.UTC().Format("2006-01-02"), machine())
+	fmt.Fprintf(out, "Corpus: %d log lines, %.0f MB of OTLP. Command: `%s`. Date: %s. Machine: %s; load average at the start: %s.\n\n", r.lines, float64(r.ingest.OTLP)/1e6, r.command, r.at.UTC().Format("2006-01-02"), machine(), r.load)
 	r.writeIngest(out)
 	fmt.Fprintln(out)
 	r.writeQueries(out)
@@ -143,4 +144,14 @@ func machine() string {
 		}
 	}
 	return fmt.Sprintf("%d cores (%s), %s/%s", runtime.NumCPU(), cpu, runtime.GOOS, runtime.GOARCH)
+}
+
+// loadAverage is how busy the machine was, by the kernel's count of one minute; empty where that is not known.
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	average, _, _ := strings.Cut(string(b), " ")
+	return average
 }
