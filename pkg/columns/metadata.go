@@ -154,15 +154,7 @@ type Metadata struct {
 
 // NewMetadata prepares the part that rows of one stream and origin share.
 func NewMetadata(o Origin, stream []Label) *Metadata {
-	label := func(attribute string, entry Label) bool {
-		for _, l := range stream {
-			if l.Name == entry.Name {
-				return l.Value == entry.Value || entry.Value == "" && attribute != entry.Name
-			}
-		}
-		return false
-	}
-	return &Metadata{shared: appendOriginLabels(nil, o, label), names: map[string]string{}}
+	return &Metadata{shared: appendOriginLabels(nil, o, stream), names: map[string]string{}}
 }
 
 // Append appends the structured metadata of one row.
@@ -187,28 +179,19 @@ func (m *Metadata) name(name string) string {
 		return translated
 	}
 	translated := LogQLName(name)
-	if m.names != nil && len(m.names) < maxCachedNames {
+	if len(m.names) < maxCachedNames {
 		m.names[strings.Clone(name)] = translated
 	}
 	return translated
 }
 
-// AppendMetadata appends the structured metadata of one row, for callers that know the names of the stream's labels only: a resource
-// attribute of such a name is taken for the label. Metadata is exact, and cheaper for many rows.
-func AppendMetadata(dst []Label, o Origin, streamLabelNames func(string) bool, r *LogRow) []Label {
-	label := func(_ string, entry Label) bool { return streamLabelNames(entry.Name) }
-	m := Metadata{shared: appendOriginLabels(nil, o, label)}
-	return m.Append(dst, r)
-}
-
-// appendOriginLabels appends the entries of resource and scope, but for those that are the stream's labels: label tells, by the
-// attribute's name and the entry it became.
-func appendOriginLabels(dst []Label, o Origin, label func(attribute string, entry Label) bool) []Label {
+// appendOriginLabels appends the entries of resource and scope, but for those that are the stream's labels.
+func appendOriginLabels(dst []Label, o Origin, stream []Label) []Label {
 	taken := make(map[string]bool)
 	for i := range o.Resource {
 		own := appendValueLabels(nil, 0, LogQLName(o.Resource[i].Name), &o.Resource[i].Value)
 		for _, l := range own {
-			if !taken[l.Name] && label(o.Resource[i].Name, l) {
+			if !taken[l.Name] && isStreamLabel(stream, o.Resource[i].Name, l) {
 				taken[l.Name] = true
 				continue
 			}
@@ -225,6 +208,16 @@ func appendOriginLabels(dst []Label, o Origin, label func(attribute string, entr
 		dst = setLabel(dst, 0, MetadataScopeVersion, o.ScopeVersion)
 	}
 	return dst
+}
+
+// isStreamLabel reports whether an entry of a resource attribute is a label of the stream.
+func isStreamLabel(stream []Label, attribute string, entry Label) bool {
+	for _, l := range stream {
+		if l.Name == entry.Name {
+			return l.Value == entry.Value || entry.Value == "" && attribute != entry.Name
+		}
+	}
+	return false
 }
 
 func appendFieldLabels(dst []Label, start int, r *LogRow) []Label {

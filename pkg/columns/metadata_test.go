@@ -110,13 +110,6 @@ func TestMetadata(t *testing.T) {
 			}
 		}
 	})
-	t.Run("is the same by label names alone", func(t *testing.T) {
-		t.Parallel()
-		isLabel := func(name string) bool { return name == "service_name" }
-		if diff := cmp.Diff(want, toMap(t, columns.AppendMetadata(nil, origin, isLabel, row))); diff != "" {
-			t.Error(diff)
-		}
-	})
 	t.Run("keeps what is in the slice already", func(t *testing.T) {
 		t.Parallel()
 		got := columns.NewMetadata(origin, stream).Append([]columns.Label{{Name: "flags", Value: "kept"}}, row)

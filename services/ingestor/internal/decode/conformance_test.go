@@ -37,8 +37,8 @@ func formats(t testing.TB) []conformance {
 		bodies = append(bodies, r.Body)
 	}
 	return []conformance{
-		{format: "otlp_proto", content: marshalProto(t, ld), bodies: bodies},
-		{format: "otlp_json", content: marshalJSON(t, ld), bodies: bodies},
+		{format: "otlp-proto", content: marshalProto(t, ld), bodies: bodies},
+		{format: "otlp-json", content: marshalJSON(t, ld), bodies: bodies},
 		{format: "json", content: []byte(`{"msg":"a"}` + "\n" + `{"msg":"b"}` + "\n" + `{"msg":"c"}` + "\n"), bodies: []string{"a", "b", "c"}, lines: true},
 		{format: "text", content: []byte("line a\nline b\nline c\n"), bodies: []string{"line a", "line b", "line c"}, lines: true},
 	}

@@ -129,7 +129,7 @@ func (o Options) withDefaults() Options {
 
 // Result says what an object was.
 type Result struct {
-	// Format is the decoder's name with the compression, "otlp_proto+gzip" for example.
+	// Format is the decoder's name with the compression, "otlp-proto+gzip" for example.
 	Format string
 	Signal lake.Signal
 	// Problem is what was wrong with content whose rows stand nevertheless. Empty: nothing.

@@ -203,7 +203,7 @@ func TestOTLPIsTheReferences(t *testing.T) {
 		ld := generated(seed)
 		content := marshalProto(t, ld)
 		want := reference(t, content)
-		for format, content := range map[string][]byte{"otlp_proto": content, "otlp_json": marshalJSON(t, ld)} {
+		for format, content := range map[string][]byte{"otlp-proto": content, "otlp-json": marshalJSON(t, ld)} {
 			got := decodeBytes(content)
 			if got.Err != nil || got.Format != format || got.Problem != "" || len(got.Rejects) > 0 {
 				t.Fatalf("seed %d: %s: %+v", seed, format, got)
@@ -325,7 +325,7 @@ func TestOTLPJSONIsGenerous(t *testing.T) {
 		t.Run("reads "+c.about, func(t *testing.T) {
 			t.Parallel()
 			got := decodeBytes([]byte(c.content))
-			if got.Err != nil || got.Format != "otlp_json" || len(got.Rows) != 1 || !c.check(got.Rows[0]) {
+			if got.Err != nil || got.Format != "otlp-json" || len(got.Rows) != 1 || !c.check(got.Rows[0]) {
 				t.Errorf("got %+v", got)
 			}
 		})
@@ -369,7 +369,7 @@ func TestOTLPProtoCut(t *testing.T) {
 	most := 0
 	for cut := range content {
 		got := decodeBytes(content[:cut], func(o *decode.Options) { o.Hint = lake.SignalLogs })
-		if got.Err != nil || got.Format != "otlp_proto" {
+		if got.Err != nil || got.Format != "otlp-proto" {
 			continue // too little to know what it is
 		}
 		if len(got.Rows) > len(whole) || len(got.Rows) < most {

@@ -19,8 +19,8 @@ import (
 // quotes, names of enum values.
 type OTLPJSON struct{}
 
-// Name is "otlp_json".
-func (OTLPJSON) Name() string { return "otlp_json" }
+// Name is "otlp-json".
+func (OTLPJSON) Name() string { return "otlp-json" }
 
 // Sniff looks for the key that every OTLP document has, before any other array or object ends.
 func (OTLPJSON) Sniff(head Head) (lake.Signal, bool) {

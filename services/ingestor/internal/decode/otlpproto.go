@@ -22,8 +22,8 @@ import (
 // Field numbers are those of opentelemetry/proto/logs/v1/logs.proto and common/v1/common.proto.
 type OTLPProto struct{}
 
-// Name is "otlp_proto".
-func (OTLPProto) Name() string { return "otlp_proto" }
+// Name is "otlp-proto".
+func (OTLPProto) Name() string { return "otlp-proto" }
 
 // maxNesting bounds arrays and maps inside each other.
 const maxNesting = 64

@@ -66,7 +66,7 @@ func TestWork(t *testing.T) {
 		}
 		got := outcomes(edit)[otlp.ID]
 		if diff := cmp.Diff(lake.Outcome{
-			Receipt: otlp.ID, State: lake.ReceiptDone, Signal: lake.SignalLogs, Format: "otlp_proto+gzip", RowsIn: 900, RowsOut: 900, Rejected: map[string]int64{},
+			Receipt: otlp.ID, State: lake.ReceiptDone, Signal: lake.SignalLogs, Format: "otlp-proto+gzip", RowsIn: 900, RowsOut: 900, Rejected: map[string]int64{},
 		}, got); diff != "" {
 			t.Error(diff)
 		}
@@ -188,7 +188,7 @@ func TestRejectedRows(t *testing.T) {
 		t.Parallel()
 		again := f.put("logs-raw/acme/c/rejects.ndjson", kept)
 		edit := f.work(again)
-		if o := edit.Outcomes[0]; o.Format != "otlp_json" || o.Rejected["too_old"] != 1 || o.Rejected["too_new"] != 1 {
+		if o := edit.Outcomes[0]; o.Format != "otlp-json" || o.Rejected["too_old"] != 1 || o.Rejected["too_new"] != 1 {
 			t.Errorf("%+v", o)
 		}
 	})
@@ -342,7 +342,7 @@ func TestLook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if preview.In != 90 || preview.Out != 90 || len(preview.Rows) != 2 || preview.Format != "otlp_proto+gzip" {
+	if preview.In != 90 || preview.Out != 90 || len(preview.Rows) != 2 || preview.Format != "otlp-proto+gzip" {
 		t.Errorf("%+v", preview)
 	}
 	row := preview.Rows[0]
