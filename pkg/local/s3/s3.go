@@ -10,7 +10,7 @@
 //   - While it runs, the process's working directory is the server's: the gateway's posix backend works on relative paths.
 //     Start changes it and Stop changes it back. Whoever has a relative path makes it absolute before Start.
 //   - Events come soon, in no order, and can be lost: they wait in memory for a webhook that is away, for half a minute at most
-//     and until Stop. Start sends a test event first.
+//     and until Stop. Start sends a test event first; deletes of many objects by one request send none.
 //   - Objects are files below Dir/buckets, their metadata is in extended attributes or, where the file system has none, below
 //     Dir/metadata. Stop and Start on the same Dir go on with what is there.
 //
@@ -80,7 +80,7 @@ type Server struct {
 	ended    chan struct{} // closed when the gateway has returned
 	result   error         // the gateway's, once ended
 	client   *s3.Client
-	events   *relay // nil: none
+	events   *events // nil: none
 	// gate is held for reading by each request, and by Stop for ever.
 	gate sync.RWMutex
 }
@@ -144,7 +144,8 @@ func (s *Server) Stop(ctx context.Context) error {
 		return fmt.Errorf("stop S3 server: %w", ctx.Err())
 	}
 	s.cancel()
-	if err := errors.Join(s.stopRelay(ctx), os.Chdir(s.previous)); err != nil {
+	s.stopEvents(ctx)
+	if err := os.Chdir(s.previous); err != nil {
 		return fmt.Errorf("stop S3 server: %w", err)
 	}
 	return nil
@@ -184,36 +185,33 @@ func (s *Server) start(ctx context.Context) error {
 	if s.previous, err = os.Getwd(); err != nil {
 		return err
 	}
-	if err := s.startRelay(ctx); err != nil {
-		return err
-	}
+	s.startEvents(ctx)
 	for try := 1; ; try++ {
 		err := s.startGateway(ctx)
 		if err == nil {
 			return nil
 		}
 		if try == startTries || !errors.Is(err, syscall.EADDRINUSE) || !strings.HasSuffix(s.options.Listen, ":0") {
-			return errors.Join(err, s.stopRelay(ctx), os.Chdir(s.previous))
+			s.stopEvents(ctx)
+			return errors.Join(err, os.Chdir(s.previous))
 		}
 	}
 }
 
-func (s *Server) startRelay(ctx context.Context) (err error) {
+func (s *Server) startEvents(ctx context.Context) {
 	deliver := s.options.OnEvent
 	if deliver == nil && s.options.WebhookURL != "" {
 		deliver = post(s.options.WebhookURL)
 	}
 	if deliver != nil {
-		s.events, err = startRelay(ctx, deliver)
+		s.events = startEvents(ctx, deliver)
 	}
-	return err
 }
 
-func (s *Server) stopRelay(ctx context.Context) error {
-	if s.events == nil {
-		return nil
+func (s *Server) stopEvents(ctx context.Context) {
+	if s.events != nil {
+		s.events.stop(ctx)
 	}
-	return s.events.stop(ctx)
 }
 
 func (s *Server) startGateway(ctx context.Context) error {
@@ -251,10 +249,6 @@ func (s *Server) startGateway(ctx context.Context) error {
 }
 
 func (s *Server) config(address string, onListen func()) *embedgw.Config {
-	webhook := ""
-	if s.events != nil {
-		webhook = s.events.url()
-	}
 	return &embedgw.Config{
 		RootUserAccess:    s.options.AccessKey,
 		RootUserSecret:    s.options.SecretKey,
@@ -265,7 +259,6 @@ func (s *Server) config(address string, onListen func()) *embedgw.Config {
 		MultipartMaxParts: maxParts,
 		Quiet:             true,
 		KeepAlive:         true,
-		EventWebhookURL:   webhook,
 		S3Options:         []s3api.Option{s3api.WithOnListen(onListen), s3api.WithMiddleware("/", s.admit)},
 	}
 }
@@ -276,7 +269,12 @@ func (s *Server) admit(c fiber.Ctx) error {
 		return c.SendStatus(fiber.StatusServiceUnavailable)
 	}
 	defer s.gate.RUnlock()
-	return c.Next()
+	path := string(c.Request().URI().PathOriginal()) // the gateway rewrites it
+	err := c.Next()
+	if err == nil && s.events != nil {
+		s.events.observe(c, path)
+	}
+	return err
 }
 
 // open makes the posix backend, which changes the working directory.

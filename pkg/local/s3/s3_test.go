@@ -3,6 +3,7 @@
 package s3_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -78,7 +79,7 @@ func TestOnlyLoopback(t *testing.T) {
 }
 
 func TestEventsReachTheWebhook(t *testing.T) {
-	events := make(chan string, 100)
+	events := make(chan event, 100)
 	var refused atomic.Int32
 	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("token") != "secret" {
@@ -102,6 +103,10 @@ func TestEventsReachTheWebhook(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	const big = 65 << 20 // sent in parts
+	if _, err := b.Put(t.Context(), "big", bytes.NewReader(make([]byte, big)), big); err != nil {
+		t.Fatal(err)
+	}
 	if err := b.Delete(t.Context(), "day=1/ü"); err != nil {
 		t.Fatal(err)
 	}
@@ -111,14 +116,14 @@ func TestEventsReachTheWebhook(t *testing.T) {
 	close(events)
 	got := map[string]int{}
 	for e := range events {
-		got[e]++
+		got[e.name] += e.size
 	}
-	// The gateway's keys are not URL-encoded, as those of AWS are.
 	want := map[string]int{
-		"test": 1,
-		"s3:ObjectCreated:Put bucket a b+c%.json": 1,
-		"s3:ObjectCreated:Put bucket day=1/ü":     1,
-		"s3:ObjectRemoved:Delete bucket day=1/ü":  1,
+		"test": 0,
+		"ObjectCreated:Put bucket a+b%2Bc%25.json":         7,
+		"ObjectCreated:Put bucket day%3D1/%C3%BC":          7,
+		"ObjectCreated:CompleteMultipartUpload bucket big": 0,
+		"ObjectRemoved:Delete bucket day%3D1/%C3%BC":       0,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -187,8 +192,13 @@ func content(t *testing.T, b objects.Bucket) string {
 	return ""
 }
 
-// eventOf names an event: "test", or its name, bucket and key as they were sent.
-func eventOf(t *testing.T, body []byte) string {
+// event is "test", or name, bucket and key of an event as they were sent, and the size.
+type event struct {
+	name string
+	size int
+}
+
+func eventOf(t *testing.T, body []byte) event {
 	t.Helper()
 	var e struct {
 		Event   string
@@ -196,7 +206,11 @@ func eventOf(t *testing.T, body []byte) string {
 			EventName string
 			S3        struct {
 				Bucket struct{ Name string }
-				Object struct{ Key string }
+				Object struct {
+					Key  string
+					Size int
+					ETag string
+				}
 			}
 		}
 	}
@@ -204,8 +218,11 @@ func eventOf(t *testing.T, body []byte) string {
 		t.Errorf("%s: %v", body, err)
 	}
 	if len(e.Records) == 0 {
-		return "test"
+		return event{name: "test"}
 	}
 	r := e.Records[0]
-	return r.EventName + " " + r.S3.Bucket.Name + " " + r.S3.Object.Key
+	if r.EventName == "ObjectCreated:Put" && r.S3.Object.ETag != "9a0364b9e99bb480dd25e1f0284c8555" {
+		t.Errorf("tag %q", r.S3.Object.ETag)
+	}
+	return event{name: r.EventName + " " + r.S3.Bucket.Name + " " + r.S3.Object.Key, size: r.S3.Object.Size}
 }
