@@ -135,7 +135,7 @@ func (r *run) attempt(ctx context.Context, w Worker, segments []lake.Segment) ou
 			return outcome{err: fault.New(fault.Unavailable, "worker %s ended a scan without its statistics", w.Name)}
 		}
 		if err != nil {
-			return outcome{err: classify(w.Name, err)}
+			return outcome{err: r.overspent(classify(w.Name, err), segments, budget)}
 		}
 		if err := decode(decoder, message.GetArrow()); err != nil {
 			return outcome{err: err}
@@ -144,6 +144,19 @@ func (r *run) attempt(ctx context.Context, w Worker, segments []lake.Segment) ou
 			return outcome{decoder: decoder, statistics: s}
 		}
 	}
+}
+
+// overspent turns a worker's refusal to read more than the rest of the budget into that of the query.
+func (r *run) overspent(err error, segments []lake.Segment, budget int64) error {
+	var bytes int64
+	for i := range segments {
+		bytes += segments[i].Bytes + segments[i].SidecarBytes
+	}
+	if budget == 0 || bytes <= budget || !errors.Is(err, fault.Exhausted) {
+		return err
+	}
+	r.scan.Tally.spend()
+	return r.scan.Tally.errBudget()
 }
 
 func decode(d Decoder, stream []byte) error {

@@ -288,3 +288,16 @@ func TestBudgetEndsAQuery(t *testing.T) {
 		t.Errorf("error %v, spent %t", err, tally.Spent())
 	}
 }
+
+func TestWorkerThatCannotKeepToTheBudgetEndsIt(t *testing.T) {
+	t.Parallel()
+	l := setup(t, 1)
+	l.workers[0].Before = func(_ context.Context, req *workerv1.ScanRequest) error {
+		return fault.New(fault.Exhausted, "query would read more than %d bytes from the object store", req.GetMaxBytes())
+	}
+	tally := fan.NewTally(100)
+	_, err := l.count(t.Context(), l.fan(fan.Options{}), tally, false)
+	if !errors.Is(err, fault.Exhausted) || !tally.Spent() {
+		t.Errorf("error %v, spent %t", err, tally.Spent())
+	}
+}

@@ -43,6 +43,7 @@ type Tally struct {
 	mu     sync.Mutex
 	total  Statistics
 	budget int64
+	spent  bool
 }
 
 // NewTally returns a tally with a budget of bytes read from segments. Zero: no limit.
@@ -65,7 +66,7 @@ func (t *Tally) left() int64 {
 	switch {
 	case t.budget <= 0:
 		return 0
-	case t.total.BytesRead >= t.budget:
+	case t.spent, t.total.BytesRead >= t.budget:
 		return -1
 	}
 	return t.budget - t.total.BytesRead
@@ -75,6 +76,13 @@ func (t *Tally) add(s *workerv1.ScanStatistics) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.total.add(s)
+}
+
+// spend marks the budget as used up: a worker could not keep to the rest of it.
+func (t *Tally) spend() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.spent = true
 }
 
 func (t *Tally) retried() {
@@ -89,7 +97,7 @@ func (t *Tally) hedged() {
 	t.total.Hedges++
 }
 
-// ErrBudget says that a query would read more than its organization may.
+// errBudget says that a query would read more than its organization may.
 func (t *Tally) errBudget() error {
 	return fault.New(fault.Exhausted, "the query would read more than the limit of %d bytes; narrow the time range or the stream selector", t.budget)
 }

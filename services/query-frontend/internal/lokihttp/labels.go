@@ -183,4 +183,3 @@ func (a *API) detectedFieldValues(w http.ResponseWriter, r *http.Request) error 
 	_ = marshal.WriteDetectedFieldsResponseJSON(out, w)
 	return nil
 }
-

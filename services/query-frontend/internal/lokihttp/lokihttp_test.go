@@ -328,7 +328,9 @@ func TestErrorsAreWordedAsLokis(t *testing.T) {
 	}{
 		"a syntax error": {"query_range", with(l.times(), "query", `{a="b"`), 400, "parse error at line 1, col 7: syntax error: unexpected $end, expecting } or ,"},
 		"lines at one time": {
-			"query", url.Values{"query": {`{a="b"}`}}, 400,
+			"query",
+			url.Values{"query": {`{a="b"}`}},
+			400,
 			"log queries are not supported as an instant query type, please change your query to a range query type",
 		},
 		"a bad direction":     {"query_range", with(l.times(), "query", `{a="b"}`, "direction", "up"), 400, "invalid direction 'up'"},
@@ -337,7 +339,9 @@ func TestErrorsAreWordedAsLokis(t *testing.T) {
 		"too many steps":      {"query_range", url.Values{"query": {`rate({a="b"}[1m])`}, "start": {"0"}, "end": {"100000"}, "step": {"1"}}, 400, "exceeded maximum resolution of 11,000 points per time series. Try increasing the value of the step parameter"},
 		"too many lines":      {"query_range", with(l.times(), "query", `{a="b"}`, "limit", "501"), 400, "max entries limit per query exceeded, limit > max_entries_limit_per_query (501 > 500)"},
 		"too many series": {
-			"query", url.Values{"query": {`count_over_time({env="prod"}[1h])`}, "time": {ns(l.from.Add(time.Minute))}}, 400,
+			"query",
+			url.Values{"query": {`count_over_time({env="prod"}[1h])`}, "time": {ns(l.from.Add(time.Minute))}},
+			400,
 			"maximum number of series (5) reached for a single query; consider reducing query cardinality by adding more specific stream selectors, reducing the time range, or aggregating results with functions like sum(), count() or topk()",
 		},
 		"a filter where matchers are wanted": {"series", with(l.times(), "match[]", `{a="b"} |= "x"`), 400, "only label matchers are supported"},
