@@ -305,7 +305,7 @@ func window(w lake.Window) lake.Task {
 	return lake.Task{Kind: "compact", Organization: acme, Signal: lake.SignalLogs, Window: w, Bytes: 1}
 }
 
-var compact = index.Batch{Kind: "compact", MaxTasks: 1}
+var compact = index.Batch{Kind: "compact", MaxTasks: 1, MaxAttempts: 3}
 
 // claimWindow leases work on the hour.
 func (l *lab) claimWindow(w lake.Window) *lake.Lease {

@@ -309,6 +309,42 @@ func TestRule4EnqueueCoalesces(t *testing.T) {
 		}
 	})
 
+	t.Run("what is asked for while it is being done is done again, however it ends", func(t *testing.T) {
+		l := setup(t)
+		for name, end := range map[string]func(lease *lake.Lease) error{
+			"committed": func(lease *lake.Lease) error { return l.Commit(l.Context(), lease, lake.Edit{}) },
+			"released":  func(lease *lake.Lease) error { return l.Release(l.Context(), lease, context.Canceled) },
+			"retried": func(lease *lake.Lease) error {
+				return l.Commit(l.Context(), lease, lake.Edit{Retry: []lake.Retry{{Task: lease.Tasks[0].ID, Cause: "x"}}})
+			},
+		} {
+			lease := l.claimWindow(hour)
+			if err := l.Enqueue(l.Context(), []lake.Task{window(hour)}); err != nil {
+				l.Fatal(err)
+			}
+			l.claimNothing(compact)
+			if err := end(lease); err != nil {
+				l.Fatalf("%s: %v", name, err)
+			}
+			l.hurry()
+			l.commit(l.claim(compact), lake.Edit{})
+			l.claimNothing(compact)
+		}
+	})
+
+	t.Run("asking for what was buried digs it out", func(t *testing.T) {
+		l := setup(t)
+		for range compact.MaxAttempts {
+			l.hurry()
+			if err := l.Release(l.Context(), l.claimWindow(hour), errors.New("poison")); err != nil {
+				l.Fatal(err)
+			}
+		}
+		l.hurry()
+		l.claimNothing(compact)
+		l.commit(l.claimWindow(hour), lake.Edit{})
+	})
+
 	t.Run("no wake-up is lost", func(t *testing.T) {
 		l := setup(t)
 		const works, workers, rounds = 5, 6, 60
