@@ -92,7 +92,9 @@ func (c *Cache[T]) Close() {
 // Pinned is a file that stays until Release.
 type Pinned struct {
 	// Path of the file.
-	Path    string
+	Path string
+	// Sparse is whether only some of its row groups are there: see Rows.
+	Sparse  bool
 	release func()
 }
 

@@ -111,7 +111,8 @@ func (c *Cache[T]) sparsePath(name string) string {
 
 func (c *Cache[T]) pinnedSparse(f *file) *Pinned {
 	return &Pinned{
-		Path: filepath.Join(c.options.Dir, f.name),
+		Path:   filepath.Join(c.options.Dir, f.name),
+		Sparse: true,
 		release: sync.OnceFunc(func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()

@@ -105,7 +105,7 @@ func (s *Scan) countCut(ctx context.Context, k *cut) ([]streamTotal, error) {
 		return nil, err
 	}
 	defer file.Release()
-	inner := k.from(file.Path, []string{"stream", "time", "strlen(body) AS length"}, k.conditions(k.streams, k.start, k.end))
+	inner := k.from(file, []string{"stream", "time", "strlen(body) AS length"}, k.conditions(k.streams, k.start, k.end))
 	sql := "SELECT stream, count(*), sum(length)::BIGINT, min(time), max(time) FROM (" + inner + ") GROUP BY stream"
 	var found []streamTotal
 	err = s.query(ctx, sql, func(batch arrow.RecordBatch) error {

@@ -343,8 +343,8 @@ func (k *cut) chooseRows(sel *plan.Selection) bool {
 	return len(k.spans) > 0
 }
 
-// maxSpans is how many spans of rows one statement names: each is a scan of its own.
-const maxSpans = 4
+// maxSpans is how many spans of rows one statement names.
+const maxSpans = 6
 
 // fewer closes the smallest gaps until at most n spans are left.
 func fewer(spans []cache.Rows, n int) []cache.Rows {
@@ -426,18 +426,34 @@ func (k *cut) conditions(streams []uint32, start, end int64) []string {
 	return where
 }
 
-// from writes the table of a statement: the file, once for each span of rows, so that each is pruned by a plain range.
-func (k *cut) from(path string, columns, where []string) string {
-	quoted, _ := plan.Quote(path)
+// from writes the table of a statement. The rows of a whole file are given as a range and its gaps, by which DuckDB skips row groups. Of a sparse one
+// what was not fetched must not be touched, so each span is a scan of its own, pruned by a plain range.
+func (k *cut) from(file *cache.Pinned, columns, where []string) string {
+	quoted, _ := plan.Quote(file.Path)
 	selected := "SELECT " + strings.Join(columns, ", ") + " FROM read_parquet(" + quoted + ")"
-	if k.spans == nil {
+	switch {
+	case k.spans == nil:
 		return selected + whereClause(where)
+	case !file.Sparse:
+		return selected + whereClause(append(rowConditions(k.spans), where...))
 	}
 	var branches []string
-	for _, s := range k.spans {
-		branches = append(branches, selected+whereClause(append([]string{fmt.Sprintf("row BETWEEN %d AND %d", s.First, s.Last)}, where...)))
+	for i := range k.spans {
+		branches = append(branches, selected+whereClause(append(rowConditions(k.spans[i:i+1]), where...)))
 	}
-	return strings.Join(branches, " UNION ALL ")
+	if len(branches) == 1 {
+		return branches[0]
+	}
+	return "SELECT * FROM (" + strings.Join(branches, " UNION ALL ") + ")"
+}
+
+// rowConditions ask for the rows of spans.
+func rowConditions(spans []cache.Rows) []string {
+	all := []string{fmt.Sprintf("row BETWEEN %d AND %d", spans[0].First, spans[len(spans)-1].Last)}
+	for i := 1; i < len(spans); i++ {
+		all = append(all, fmt.Sprintf("(row <= %d OR row >= %d)", spans[i-1].Last, spans[i].First))
+	}
+	return all
 }
 
 func whereClause(where []string) string {

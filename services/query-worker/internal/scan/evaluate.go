@@ -145,7 +145,7 @@ func (q *querier) sample(ctx context.Context, k *cut, expr syntax.SampleExpr, in
 	p.body()
 	p.structured(k, plan.Names{All: true})
 	structured := newStructuredOf(k, &p)
-	sql := k.from(file.Path, p.columns(), k.conditions(k.streams, k.start, k.end))
+	sql := k.from(file, p.columns(), k.conditions(k.streams, k.start, k.end))
 	return q.scan.rows(ctx, sql, &p, func(r *row) error {
 		stream := &k.contents.streams[r.Stream]
 		metadata := structured.labels(r)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
 )
 
@@ -169,7 +170,7 @@ func (l *lineScan) search(ctx context.Context, k *cut, found *best) error {
 	}
 	defer file.Release()
 	l.looked(k)
-	p, err := l.newPages(k, file.Path, found)
+	p, err := l.newPages(k, file, found)
 	if err != nil {
 		return err
 	}
@@ -194,7 +195,7 @@ const leastPage = 512
 type pages struct {
 	scan       *lineScan
 	cut        *cut
-	path       string
+	file       *cache.Pinned
 	found      *best
 	projection projection
 	structured *structuredOf
@@ -205,12 +206,12 @@ type pages struct {
 	begun      bool
 }
 
-func (l *lineScan) newPages(k *cut, path string, found *best) (*pages, error) {
+func (l *lineScan) newPages(k *cut, file *cache.Pinned, found *best) (*pages, error) {
 	own, err := syntax.Clone(l.expr) // making a pipeline changes the expression
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err)
 	}
-	p := &pages{scan: l, cut: k, path: path, found: found, ordering: "time DESC, row DESC"}
+	p := &pages{scan: l, cut: k, file: file, found: found, ordering: "time DESC, row DESC"}
 	if l.query.Forward {
 		p.ordering = "time, row"
 	}
@@ -257,11 +258,7 @@ func (p *pages) first(ctx context.Context, size int) (int, error) {
 const fewRows = 4096
 
 func (p *pages) statement(columns *projection, where []string, ending string) string {
-	sql := p.cut.from(p.path, columns.columns(), where)
-	if ending != "" && p.cut.spans != nil {
-		sql = "SELECT * FROM (" + sql + ")"
-	}
-	return sql + ending
+	return p.cut.from(p.file, columns.columns(), where) + ending
 }
 
 // read gives rows to the pipeline and says how many there were.

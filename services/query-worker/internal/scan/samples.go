@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
 )
 
@@ -252,13 +253,13 @@ func (c *counter) cut(ctx context.Context, k *cut) error {
 	p.stream()
 	p.structured(k, c.w.names)
 	if c.w.grouped && !p.sparse {
-		return c.groups(ctx, k, &p, file.Path)
+		return c.groups(ctx, k, &p, file)
 	}
-	return c.rows(ctx, k, &p, file.Path)
+	return c.rows(ctx, k, &p, file)
 }
 
 // groups has DuckDB count.
-func (c *counter) groups(ctx context.Context, k *cut, p *projection, path string) error {
+func (c *counter) groups(ctx context.Context, k *cut, p *projection, file *cache.Pinned) error {
 	bucket, covered := c.w.grid.sql()
 	p.add(bucket, func(r *row, a arrow.Array, i int) { r.bucket = int64At(a, i) })
 	inner, by := p.aliased()
@@ -269,7 +270,7 @@ func (c *counter) groups(ctx context.Context, k *cut, p *projection, path string
 		p.add("length", func(r *row, a arrow.Array, i int) { r.bytes = int64At(a, i) })
 	}
 	where := append(k.conditions(k.streams, k.start, k.end), covered...)
-	sql := "SELECT " + join(outer) + " FROM (" + k.from(path, inner, where) + ") GROUP BY " + join(by)
+	sql := "SELECT " + join(outer) + " FROM (" + k.from(file, inner, where) + ") GROUP BY " + join(by)
 	if !p.metadata {
 		return c.streamGroups(ctx, k, p, sql)
 	}
@@ -319,12 +320,12 @@ func (c *counter) seriesOf(stream labels.Labels) ([]*totalSeries, error) {
 }
 
 // rows has Loki's extractor look at every row.
-func (c *counter) rows(ctx context.Context, k *cut, p *projection, path string) error {
+func (c *counter) rows(ctx context.Context, k *cut, p *projection, file *cache.Pinned) error {
 	p.time()
 	if c.w.readsLines {
 		p.body()
 	}
-	sql := k.from(path, p.columns(), k.conditions(k.streams, k.start, k.end))
+	sql := k.from(file, p.columns(), k.conditions(k.streams, k.start, k.end))
 	structured := newStructuredOf(k, p)
 	extractors := make([]log.StreamSampleExtractor, len(k.contents.streams))
 	return c.scan.rows(ctx, sql, p, func(r *row) error {
