@@ -106,7 +106,7 @@ func (t *Templater) words(line string, i int) int {
 		t.mask()
 		return end
 	}
-	if t.maskEnd == len(t.template)-1 && sizeUnit(word) {
+	if t.maskEnd >= 0 && t.maskEnd == len(t.template)-1 && sizeUnit(word) {
 		t.template = t.template[:t.maskEnd]
 		return end
 	}
