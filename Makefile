@@ -64,7 +64,7 @@ fuzz: ## Run every fuzz target for FUZZTIME each.
 
 .PHONY: torture
 torture: deps ## Run the whole fault matrices: every kill point, ten seeds.
-	LAKERUNNER_TORTURE=1 go test -count=1 -timeout 60m -v -run 'Torture|Crash' ./services/lakerunner/...
+	LAKERUNNER_TORTURE=1 go test -count=1 -timeout 60m -v -run 'Torture|Crash|EveryAnswer' ./services/lakerunner/...
 
 .PHONY: bench
 bench: local ## Measure ingest and queries on CORPUS=dir (objects in dir/otlp, answers in dir/truth.json).

@@ -87,8 +87,10 @@ func writeInventory(g *shop, _ time.Time) entry {
 	if g.chance(3) {
 		return entry{level: warning(), body: fmt.Sprintf("%s is running low: %d left, reorder point is %d", g.product(), g.random.IntN(5), 10)}
 	}
-	return g.inTrace(entry{level: info(), body: fmt.Sprintf("reserved %d of %s for ord_%s", 1+g.random.IntN(4), g.product(), g.hex(8)),
-		attributes: []*commonpb.KeyValue{text("warehouse", g.oneOf("ams", "fra", "iad"))}})
+	return g.inTrace(entry{
+		level: info(), body: fmt.Sprintf("reserved %d of %s for ord_%s", 1+g.random.IntN(4), g.product(), g.hex(8)),
+		attributes: []*commonpb.KeyValue{text("warehouse", g.oneOf("ams", "fra", "iad"))},
+	})
 }
 
 // writePostgres writes the database's own log, some entries of several lines.
