@@ -9,7 +9,7 @@ for module in "$@"; do
 	grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' "$module" 2>/dev/null | xargs -r -n1 dirname | sort -u | while read -r dir; do
 		grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$dir"/*_test.go | sed 's/^func //' | sort -u | while read -r target; do
 			echo "fuzz $dir $target $time"
-			go test "./$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$time" -parallel 2 >/tmp/fuzz.$$ 2>&1 </dev/null || { cat /tmp/fuzz.$$; exit 1; }
+			go test "./$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 200x -parallel 2 >/tmp/fuzz.$$ 2>&1 </dev/null || { cat /tmp/fuzz.$$; exit 1; }
 			tail -n 1 /tmp/fuzz.$$
 		done
 	done
