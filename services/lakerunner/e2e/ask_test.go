@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	queryv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/query/v1"
-
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/sample"
 )
 
@@ -123,17 +122,6 @@ func lately() time.Time { return time.Now().UTC().Add(-time.Hour).Truncate(time.
 const everything = `{service_name=~".+"}`
 
 // get asks the HTTP server with an organization's key and decodes a JSON answer of status 200.
-func (l *lake) get(organization, path string, params url.Values, into any) {
-	l.t.Helper()
-	status, body := l.fetch(l.keys[organization], path, params)
-	if status != http.StatusOK {
-		l.t.Fatalf("%s: %d: %s", path, status, body)
-	}
-	if err := json.Unmarshal(body, into); err != nil {
-		l.t.Fatalf("%s: %v: %s", path, err, body)
-	}
-}
-
 func (l *lake) fetch(key, path string, params url.Values) (status int, body []byte) {
 	l.t.Helper()
 	request, err := http.NewRequestWithContext(l.t.Context(), http.MethodGet, "http://"+l.stack.HTTP+path+"?"+params.Encode(), nil)

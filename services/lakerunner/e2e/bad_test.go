@@ -15,7 +15,6 @@ import (
 	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
 
 	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
-
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/sample"
 )
 

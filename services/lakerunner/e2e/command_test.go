@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -278,7 +279,7 @@ func arrowRows(t *testing.T, stream string) (rows int) {
 	for reader.Next() {
 		rows += int(reader.RecordBatch().NumRows())
 	}
-	if err := reader.Err(); err != nil && err != io.EOF {
+	if err := reader.Err(); err != nil && !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	return rows

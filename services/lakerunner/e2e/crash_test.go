@@ -14,7 +14,6 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/index"
 	nouns "github.com/lakerunner/lakerunner/pkg/lake"
-
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/sample"
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/stack"
 )

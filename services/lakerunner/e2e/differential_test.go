@@ -29,10 +29,8 @@ import (
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	queryv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/query/v1"
-
-	"github.com/lakerunner/lakerunner/services/query-frontend/querytest"
-
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/sample"
+	"github.com/lakerunner/lakerunner/services/query-frontend/querytest"
 )
 
 // TestEveryAnswerIsLokis asks generated queries of the running system, and of Loki's engine over the same rows in memory.

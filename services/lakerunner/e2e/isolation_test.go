@@ -18,7 +18,6 @@ import (
 	ingestorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/ingestor/v1"
 	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
 	queryv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/query/v1"
-
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/sample"
 )
 

@@ -20,16 +20,14 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/lakerunner/lakerunner/pkg/config"
+	"github.com/lakerunner/lakerunner/pkg/index/indextest"
+	"github.com/lakerunner/lakerunner/pkg/local/s3/s3test"
 	configv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/config/v1"
 	ingestorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/ingestor/v1"
 	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
 	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
 	queryv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/query/v1"
-
-	"github.com/lakerunner/lakerunner/pkg/config"
-	"github.com/lakerunner/lakerunner/pkg/index/indextest"
-	"github.com/lakerunner/lakerunner/pkg/local/s3/s3test"
-
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/stack"
 )
 

@@ -16,7 +16,6 @@ type proxy struct {
 	listener net.Listener
 	// onRequest and onResponse, once armed, run when the next bytes come in their direction, which are then dropped with the connection.
 	onRequest, onResponse atomic.Pointer[func()]
-	connections           sync.WaitGroup
 }
 
 func startProxy(t testing.TB, target string) *proxy {

@@ -10,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
-
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/sample"
 )
 

@@ -15,7 +15,6 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
-
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/stack"
 )
 

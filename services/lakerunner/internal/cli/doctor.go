@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	queryv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/query/v1"
-
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/doctor"
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/up"
 )

@@ -6,10 +6,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	"github.com/spf13/cobra"
 )
 
 // usageError is a command line that cannot be understood.

@@ -165,7 +165,7 @@ func (q *queryCommand) follow(ctx context.Context, service queryv1.QueryServiceC
 	for {
 		part, err := stream.Recv()
 		if errors.Is(err, io.EOF) || ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end, or the user's own wish to stop
 		}
 		if err != nil {
 			return err

@@ -9,11 +9,9 @@ import (
 	"path"
 	"time"
 
+	"github.com/lakerunner/lakerunner/pkg/objects"
 	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
 	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
-
-	"github.com/lakerunner/lakerunner/pkg/objects"
-
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/sample"
 )
 

@@ -14,11 +14,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/lakerunner/lakerunner/pkg/objects"
 	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
 	queryv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/query/v1"
-
-	"github.com/lakerunner/lakerunner/pkg/objects"
-
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/stack"
 )
 
@@ -60,7 +58,7 @@ func Run(ctx context.Context, o Options) (err error) {
 // interrupted drops the errors that come of the user's own wish to stop.
 func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // see above
 	}
 	return err
 }

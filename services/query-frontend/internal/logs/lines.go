@@ -49,7 +49,7 @@ type lineColumns struct {
 func lineColumnsOf(batch arrow.RecordBatch) (lineColumns, error) {
 	var (
 		c   lineColumns
-		ok  = true
+		ok  bool
 		err error
 	)
 	get := func(name string) arrow.Array {

@@ -156,7 +156,7 @@ func (q *Query) planSamples(expr syntax.SampleExpr) error {
 func (q *Query) mark(expr syntax.SampleExpr) (syntax.SampleExpr, error) {
 	switch e := expr.(type) {
 	case *syntax.LiteralExpr, *syntax.VectorExpr:
-		return e.(syntax.SampleExpr), nil
+		return expr, nil
 	case *syntax.RangeAggregationExpr:
 		return q.leaf(e, e)
 	case *syntax.VectorAggregationExpr:

@@ -116,8 +116,9 @@ func (f *Frontend) volumeRange(ctx context.Context, req VolumeRequest, shape vol
 	if len(streams.All) == 0 {
 		return Answer{Data: promql.Matrix{}, Statistics: streams.Statistics}, nil
 	}
-	selector, ok := shape.selector, true
+	selector := shape.selector
 	if selector == "" {
+		var ok bool
 		if selector, ok = streams.selector(); !ok {
 			return Answer{}, fault.New(fault.Invalid, "the streams have no label in common: name a stream selector")
 		}
