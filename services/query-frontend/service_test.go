@@ -49,7 +49,8 @@ func document() string {
 		hash := config.Hash(secretOf(organization))
 		return fmt.Sprintf("  - {id: %s, organization: %s, scopes: [query], sha256: %s}\n", id, organization, hex.EncodeToString(hash[:]))
 	}
-	return "organizations:\n  - {id: acme, limits: {max_query_lines: 5000}}\n  - {id: other}\napi_keys:\n" + key("a", "acme") + key("o", "other")
+	return "organizations:\n  - {id: acme, limits: {max_query_lines: 5000}}\n  - {id: other}\n  - {id: frugal, limits: {max_query_bytes: 2500}}\napi_keys:\n" +
+		key("a", "acme") + key("o", "other") + key("f", "frugal")
 }
 
 func start(t *testing.T) *process {
@@ -376,6 +377,126 @@ func TestQueryLogsStreamsLinesAndThenItsFigures(t *testing.T) {
 	if len(last.GetLines()) != 0 || s.GetRowsReturned() != 300 || s.GetSegmentsConsidered() == 0 || s.GetCompleteness().GetPendingObjects() != 1 {
 		t.Errorf("the last message is %v", last)
 	}
+}
+
+// figures asks through each gRPC method that answers at once, and returns the statistics that came with the answer.
+func figures(t *testing.T, p *process, organization lake.Organization, from, to time.Time) map[string]*queryv1.Statistics {
+	t.Helper()
+	ctx, client := as(t.Context(), organization), queryv1.NewQueryServiceClient(p.conn)
+	start, end := timestamppb.New(from), timestamppb.New(to)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const logs, samples = `{service_name=~".+"}`, `count_over_time({service_name=~".+"}[1h])`
+	got := map[string]*queryv1.Statistics{}
+	labels, err := client.ListLabels(ctx, &queryv1.ListLabelsRequest{Start: start, End: end})
+	must(err)
+	got["ListLabels"] = labels.GetStatistics()
+	values, err := client.ListLabelValues(ctx, &queryv1.ListLabelValuesRequest{Label: "service_name", Start: start, End: end})
+	must(err)
+	got["ListLabelValues"] = values.GetStatistics()
+	series, err := client.ListSeries(ctx, &queryv1.ListSeriesRequest{Start: start, End: end})
+	must(err)
+	got["ListSeries"] = series.GetStatistics()
+	value, err := client.QuerySamples(ctx, &queryv1.QuerySamplesRequest{Query: samples, End: end})
+	must(err)
+	got["QuerySamples"] = value.GetStatistics()
+	lines, err := client.QueryLogs(ctx, &queryv1.QueryLogsRequest{Query: logs, Start: start, End: end, Limit: 1000})
+	must(err)
+	for part, err := lines.Recv(); !errors.Is(err, io.EOF); part, err = lines.Recv() {
+		must(err)
+		got["QueryLogs"] = part.GetStatistics()
+	}
+	for name, query := range map[string]string{"QueryArrow of lines": logs, "QueryArrow of samples": samples} {
+		parts, err := client.QueryArrow(ctx, &queryv1.QueryArrowRequest{Query: query, Start: start, End: end, Limit: 1000})
+		must(err)
+		for part, err := parts.Recv(); !errors.Is(err, io.EOF); part, err = parts.Recv() {
+			must(err)
+			got[name] = part.GetStatistics()
+		}
+	}
+	return got
+}
+
+func TestEveryAnswerSaysHowCompleteItIs(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	from := time.Now().Add(-10 * time.Minute).Truncate(time.Second)
+	p.Ingest(t, "acme", marked("alpha", from, 20))
+	p.Pending(t, "acme")
+	for name, s := range figures(t, p, "acme", from, from.Add(time.Minute)) {
+		if s.GetCompleteness().GetPendingObjects() != 1 || s.GetSegmentsConsidered() != 1 || s.GetPartial() {
+			t.Errorf("%s: %v", name, s)
+		}
+	}
+}
+
+func TestLinesThatALimitCutAreToldToBePartial(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	now := time.Now().Truncate(time.Hour)
+	for hour := range 30 { // of 1000 bytes each, where 2500 may be read
+		p.Ingest(t, "frugal", marked("alpha", now.Add(-time.Duration(hour+1)*time.Hour), 10))
+	}
+	ctx, client := as(t.Context(), "frugal"), queryv1.NewQueryServiceClient(p.conn)
+	from, to := timestamppb.New(now.Add(-40*time.Hour)), timestamppb.New(now)
+	const logs = `{service_name=~".+"}`
+	check := func(door string, partial bool, reason string) {
+		t.Helper()
+		if !partial || !strings.Contains(reason, "limit of 2500 bytes") {
+			t.Errorf("%s: partial %v, reason %q", door, partial, reason)
+		}
+	}
+	lines, err := client.QueryLogs(ctx, &queryv1.QueryLogsRequest{Query: logs, Start: from, End: to, Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last *queryv1.QueryLogsResponse
+	for part, err := lines.Recv(); !errors.Is(err, io.EOF); part, err = lines.Recv() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = part
+	}
+	check("QueryLogs", last.GetStatistics().GetPartial(), last.GetStatistics().GetPartialReason())
+
+	parts, err := client.QueryArrow(ctx, &queryv1.QueryArrowRequest{Query: logs, Start: from, End: to, Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var end *queryv1.QueryArrowResponse
+	for part, err := parts.Recv(); !errors.Is(err, io.EOF); part, err = parts.Recv() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		end = part
+	}
+	check("QueryArrow", end.GetStatistics().GetPartial(), end.GetStatistics().GetPartialReason())
+
+	body, _ := json.Marshal(map[string]any{"query": logs, "start": from.AsTime(), "end": to.AsTime(), "limit": 1000})
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.http+"/api/v1/query/arrow", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetBasicAuth("grafana", secretOf("frugal"))
+	response, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if _, err := io.Copy(io.Discard, response.Body); err != nil {
+		t.Fatal(err)
+	}
+	reason := response.Trailer.Get("X-Lakerunner-Partial")
+	check("Arrow over HTTP", reason != "", reason)
+
+	status, content := p.do(t, "frugal", http.MethodGet, "/loki/api/v1/query_range?"+url.Values{
+		"query": {logs}, "start": {fmt.Sprint(now.Add(-40 * time.Hour).UnixNano())}, "end": {fmt.Sprint(now.UnixNano())}, "limit": {"1000"},
+	}.Encode(), "", "")
+	check("Loki", status == http.StatusOK, content)
 }
 
 func TestExplainReadsNothing(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/grafana/loki/v3/pkg/logqlmodel"
 	"github.com/grafana/loki/v3/pkg/util/httpreq"
@@ -19,13 +18,6 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/query"
-)
-
-// Headers that every answer carries beside what Loki's clients read.
-const (
-	HeaderCompleteness = "X-Lakerunner-Completeness"
-	HeaderPartial      = "X-Lakerunner-Partial"
-	HeaderStatistics   = "X-Lakerunner-Statistics"
 )
 
 // Mux is where handlers are registered behind a door.
@@ -137,16 +129,8 @@ func invalid(err error) error { return fault.Wrap(fault.Invalid, err) }
 
 // describe sets the headers that say how complete an answer is and what it cost.
 func describe(w http.ResponseWriter, s query.Statistics) {
-	oldest := ""
-	if s.Completeness.Pending > 0 && !s.Completeness.OldestPending.IsZero() {
-		oldest = ", oldest_pending=" + s.Completeness.OldestPending.UTC().Format(time.RFC3339)
-	}
-	w.Header().Set(HeaderCompleteness, fmt.Sprintf("pending=%d, failed=%d%s", s.Completeness.Pending, s.Completeness.Failed, oldest))
-	w.Header().Set(HeaderStatistics, fmt.Sprintf(
-		"segments_considered=%d, segments_read=%d, bytes_considered=%d, bytes_read=%d, bytes_fetched=%d, object_requests=%d, cache_hits=%d, rows_scanned=%d, retries=%d, seconds=%.3f",
-		s.Considered, s.SegmentsRead, s.BytesConsidered, s.BytesRead, s.BytesFetched, s.ObjectRequests, s.CacheHits, s.RowsScanned, s.Retries, s.Duration.Seconds()))
-	if s.Partial != "" {
-		w.Header().Set(HeaderPartial, s.Partial)
+	for name, value := range s.Headers() {
+		w.Header().Set(name, value)
 	}
 }
 

@@ -374,12 +374,16 @@ func TestCompletenessIsInEveryAnswer(t *testing.T) {
 	t.Parallel()
 	l := setup(t)
 	l.Pending(t, "acme")
-	for path, q := range map[string]string{"query_range": `{env="prod"}`, "labels": "", "index/stats": `{env="prod"}`, "detected_fields": `{env="prod"}`} {
+	for path, q := range map[string]string{
+		"query": `count_over_time({env="prod"}[1m])`, "query_range": `{env="prod"}`, "labels": "", "label/env/values": "", "series": "",
+		"index/stats": `{env="prod"}`, "index/volume": "", "index/volume_range": "", "detected_fields": `{env="prod"}`,
+		"detected_field/detected_level/values": `{env="prod"}`, "detected_labels": "", "patterns": `{env="prod"}`,
+	} {
 		_, header, _ := l.send(http.MethodGet, path, with(l.times(), "query", q))
-		if got := header.Get(lokihttp.HeaderCompleteness); !strings.HasPrefix(got, "pending=1, failed=0, oldest_pending=") {
+		if got := header.Get(query.HeaderCompleteness); !strings.HasPrefix(got, "pending=1, failed=0, oldest_pending=") {
 			t.Errorf("%s: completeness %q", path, got)
 		}
-		if header.Get(lokihttp.HeaderStatistics) == "" {
+		if header.Get(query.HeaderStatistics) == "" {
 			t.Errorf("%s: no statistics", path)
 		}
 	}

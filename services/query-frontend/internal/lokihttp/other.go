@@ -22,13 +22,11 @@ func (a *API) patterns(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return invalid(err)
 	}
-	series, partial, err := a.frontend.Patterns(r.Context(), asked.Query, asked.Start, asked.End, time.Duration(asked.Step)*time.Millisecond)
+	series, statistics, err := a.frontend.Patterns(r.Context(), asked.Query, asked.Start, asked.End, time.Duration(asked.Step)*time.Millisecond)
 	if err != nil {
 		return err
 	}
-	if partial != "" {
-		w.Header().Set(HeaderPartial, partial)
-	}
+	describe(w, statistics)
 	jsonContent(w)
 	_ = marshal.WriteQueryPatternsResponseJSON(&logproto.QueryPatternsResponse{Series: series}, w)
 	return nil

@@ -25,29 +25,30 @@ const (
 )
 
 // Patterns finds the message templates of a selector's lines by Loki's drain, with their lines a step. It looks at a sample of
-// the lines when there are many; partial says so.
-func (f *Frontend) Patterns(ctx context.Context, selector string, start, end time.Time, step time.Duration) (series []*logproto.PatternSeries, partial string, err error) {
+// the lines when there are many, and says in its statistics that the answer is partial.
+func (f *Frontend) Patterns(ctx context.Context, selector string, start, end time.Time, step time.Duration) ([]*logproto.PatternSeries, Statistics, error) {
 	organization, err := f.Caller(ctx)
 	if err != nil {
-		return nil, "", err
+		return nil, Statistics{}, err
 	}
 	expr, err := syntax.ParseLogSelector(selector, true)
 	if err != nil {
-		return nil, "", logs.Classify(err)
+		return nil, Statistics{}, logs.Classify(err)
 	}
 	if !start.Before(end) || step <= 0 {
-		return nil, "", fault.New(fault.Invalid, "end timestamp must not be before or equal to start time")
+		return nil, Statistics{}, fault.New(fault.Invalid, "end timestamp must not be before or equal to start time")
 	}
 	run, err := f.open(ctx, organization, start, end, true)
 	if err != nil {
-		return nil, "", err
+		return nil, Statistics{}, err
 	}
 	run.kind = "patterns"
 	found := newPatternFinder(step)
-	partial, err = run.sample(found, selector, expr.HasFilter(), start, end)
+	partial, err := run.sample(found, selector, expr.HasFilter(), start, end)
 	run.returned.Store(int64(len(found.counts)))
-	run.end(err)
-	return found.series(), partial, err
+	statistics := run.end(err)
+	statistics.Partial = partial
+	return found.series(), statistics, err
 }
 
 // sample shows the newest lines of each part of the range to found.

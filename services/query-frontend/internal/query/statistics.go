@@ -4,6 +4,7 @@ package query
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -23,6 +24,31 @@ type Statistics struct {
 	Duration        time.Duration
 	Completeness    index.Completeness
 	Partial         string // why the answer was cut; empty: it was not
+}
+
+// Headers of HTTP answers that say how complete they are and what they cost.
+const (
+	HeaderCompleteness = "X-Lakerunner-Completeness"
+	HeaderPartial      = "X-Lakerunner-Partial"
+	HeaderStatistics   = "X-Lakerunner-Statistics"
+)
+
+// Headers returns the figures as values of HTTP headers.
+func (s *Statistics) Headers() map[string]string {
+	completeness := fmt.Sprintf("pending=%d, failed=%d", s.Completeness.Pending, s.Completeness.Failed)
+	if s.Completeness.Pending > 0 && !s.Completeness.OldestPending.IsZero() {
+		completeness += ", oldest_pending=" + s.Completeness.OldestPending.UTC().Format(time.RFC3339)
+	}
+	headers := map[string]string{
+		HeaderCompleteness: completeness,
+		HeaderStatistics: fmt.Sprintf(
+			"segments_considered=%d, segments_pruned=%d, segments_read=%d, bytes_considered=%d, bytes_read=%d, bytes_fetched=%d, object_requests=%d, cache_hits=%d, rows_scanned=%d, retries=%d, seconds=%.4f",
+			s.Considered, s.Pruned(), s.SegmentsRead, s.BytesConsidered, s.BytesRead, s.BytesFetched, s.ObjectRequests, s.CacheHits, s.RowsScanned, s.Retries, s.Duration.Seconds()),
+	}
+	if s.Partial != "" {
+		headers[HeaderPartial] = s.Partial
+	}
+	return headers
 }
 
 // Pruned returns how many segments were not read because a time, catalogue or token filter ruled them out, or because enough was found.

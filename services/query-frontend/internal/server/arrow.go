@@ -5,7 +5,9 @@ package server
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -31,13 +33,18 @@ const (
 
 // QueryArrow answers either kind of query as an Arrow IPC stream.
 func (s *Server) QueryArrow(req *queryv1.QueryArrowRequest, stream grpc.ServerStreamingServer[queryv1.QueryArrowResponse]) error {
-	return s.arrow(stream.Context(), req, writerFunc(func(p []byte) error {
+	statistics, err := s.arrow(stream.Context(), req, writerFunc(func(p []byte) error {
 		return stream.Send(&queryv1.QueryArrowResponse{Arrow: p})
 	}))
+	if err != nil {
+		return err
+	}
+	return stream.Send(&queryv1.QueryArrowResponse{Statistics: statisticsOf(statistics)})
 }
 
 // ArrowHandler is QueryArrow over HTTP: the request as JSON, the answer as it is. An error after the first rows breaks the connection,
-// so that a cut stream is not taken for a whole one.
+// so that a cut stream is not taken for a whole one. What the answer cost and whether a limit cut it is told in trailers, with the
+// names of the headers of Loki's API.
 func (s *Server) ArrowHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		req, err := arrowRequest(w, r)
@@ -46,7 +53,7 @@ func (s *Server) ArrowHandler() http.Handler {
 			return
 		}
 		begun := false
-		err = s.arrow(r.Context(), req, writerFunc(func(p []byte) error {
+		statistics, err := s.arrow(r.Context(), req, writerFunc(func(p []byte) error {
 			if !begun {
 				w.Header().Set("Content-Type", ArrowContentType)
 				begun = true
@@ -56,6 +63,9 @@ func (s *Server) ArrowHandler() http.Handler {
 		}))
 		switch {
 		case err == nil:
+			for name, value := range statistics.Headers() {
+				w.Header().Set(http.TrailerPrefix+name, value)
+			}
 		case begun:
 			panic(http.ErrAbortHandler)
 		default:
@@ -89,7 +99,7 @@ func (f writerFunc) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (s *Server) arrow(ctx context.Context, req *queryv1.QueryArrowRequest, w io.Writer) error {
+func (s *Server) arrow(ctx context.Context, req *queryv1.QueryArrowRequest, w io.Writer) (query.Statistics, error) {
 	if expectSamples(req.GetQuery()) == nil {
 		return s.arrowSamples(ctx, req, w)
 	}
@@ -120,18 +130,23 @@ func samplesSchema() *arrow.Schema {
 	}, nil)
 }
 
-func (s *Server) arrowLines(ctx context.Context, req *queryv1.QueryArrowRequest, w io.Writer) error {
+func (s *Server) arrowLines(ctx context.Context, req *queryv1.QueryArrowRequest, w io.Writer) (query.Statistics, error) {
 	from, to, err := bounds(req.GetStart(), req.GetEnd(), queryRange)
 	if err != nil {
-		return err
+		return query.Statistics{}, err
 	}
 	lines, err := s.frontend.Lines(ctx, query.Request{
 		Query: req.GetQuery(), Start: from, End: to, Limit: int(req.GetLimit()), Direction: directionOf(req.GetDirection()),
 	})
 	if err != nil {
-		return err
+		return query.Statistics{}, err
 	}
 	defer lines.Close()
+	err = writeLines(lines, w)
+	return lines.Statistics(), err
+}
+
+func writeLines(lines *query.Lines, w io.Writer) error {
 	out := newArrowWriter(w, linesSchema())
 	for line := lines.Next(); line != nil; line = lines.Next() {
 		row := lineOf(line)
@@ -150,17 +165,21 @@ func (s *Server) arrowLines(ctx context.Context, req *queryv1.QueryArrowRequest,
 	return out.close()
 }
 
-func (s *Server) arrowSamples(ctx context.Context, req *queryv1.QueryArrowRequest, w io.Writer) error {
+func (s *Server) arrowSamples(ctx context.Context, req *queryv1.QueryArrowRequest, w io.Writer) (query.Statistics, error) {
 	asked, err := samplesRequest(req.GetQuery(), req.GetStart(), req.GetEnd(), req.GetStep().AsDuration())
 	if err != nil {
-		return err
+		return query.Statistics{}, err
 	}
 	answer, err := s.frontend.Evaluate(ctx, asked)
 	if err != nil {
-		return err
+		return query.Statistics{}, err
 	}
+	return answer.Statistics, writeSamples(seriesOf(answer.Data), w)
+}
+
+func writeSamples(all []*queryv1.Series, w io.Writer) error {
 	out := newArrowWriter(w, samplesSchema())
-	for _, series := range seriesOf(answer.Data) {
+	for _, series := range all {
 		for _, sample := range series.GetSamples() {
 			out.builder.Field(0).(*array.TimestampBuilder).Append(arrow.Timestamp(sample.GetTime().AsTime().UnixNano() / int64(time.Millisecond)))
 			out.builder.Field(1).(*array.Float64Builder).Append(sample.GetValue())
@@ -184,12 +203,13 @@ func newArrowWriter(w io.Writer, schema *arrow.Schema) *arrowWriter {
 	return &arrowWriter{builder: array.NewRecordBuilder(memory.DefaultAllocator, schema), ipc: ipc.NewWriter(w, ipc.WithSchema(schema))}
 }
 
+// pairs appends the pairs of a row, sorted by name, so that equal answers are equal bytes.
 func (a *arrowWriter) pairs(field int, pairs map[string]string) {
 	builder := a.builder.Field(field).(*array.MapBuilder)
 	builder.Append(true)
-	for name, value := range pairs {
+	for _, name := range slices.Sorted(maps.Keys(pairs)) {
 		builder.KeyBuilder().(*array.StringBuilder).Append(name)
-		builder.ItemBuilder().(*array.StringBuilder).Append(value)
+		builder.ItemBuilder().(*array.StringBuilder).Append(pairs[name])
 	}
 }
 

@@ -56,7 +56,7 @@ func (s *Server) ListLabels(ctx context.Context, req *queryv1.ListLabelsRequest)
 	if err != nil {
 		return nil, err
 	}
-	return &queryv1.ListLabelsResponse{Labels: streams.Names()}, nil
+	return &queryv1.ListLabelsResponse{Labels: streams.Names(), Statistics: statisticsOf(streams.Statistics)}, nil
 }
 
 // ListLabelValues lists the values of a label.
@@ -68,7 +68,7 @@ func (s *Server) ListLabelValues(ctx context.Context, req *queryv1.ListLabelValu
 	if err != nil {
 		return nil, err
 	}
-	return &queryv1.ListLabelValuesResponse{Values: streams.Values(req.GetLabel())}, nil
+	return &queryv1.ListLabelValuesResponse{Values: streams.Values(req.GetLabel()), Statistics: statisticsOf(streams.Statistics)}, nil
 }
 
 // ListSeries lists streams.
@@ -77,7 +77,7 @@ func (s *Server) ListSeries(ctx context.Context, req *queryv1.ListSeriesRequest)
 	if err != nil {
 		return nil, err
 	}
-	out := &queryv1.ListSeriesResponse{}
+	out := &queryv1.ListSeriesResponse{Statistics: statisticsOf(streams.Statistics)}
 	for _, stream := range streams.All {
 		out.Series = append(out.Series, &queryv1.LabelSet{Labels: stream.Labels.Map()})
 	}

@@ -733,7 +733,9 @@ func (x *QueryArrowRequest) GetDirection() Direction {
 type QueryArrowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The next bytes.
-	Arrow         []byte `protobuf:"bytes,1,opt,name=arrow,proto3" json:"arrow,omitempty"`
+	Arrow []byte `protobuf:"bytes,1,opt,name=arrow,proto3" json:"arrow,omitempty"`
+	// What it cost and how complete it is; in the last part only, which has no bytes.
+	Statistics    *Statistics `protobuf:"bytes,2,opt,name=statistics,proto3" json:"statistics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -771,6 +773,13 @@ func (*QueryArrowResponse) Descriptor() ([]byte, []int) {
 func (x *QueryArrowResponse) GetArrow() []byte {
 	if x != nil {
 		return x.Arrow
+	}
+	return nil
+}
+
+func (x *QueryArrowResponse) GetStatistics() *Statistics {
+	if x != nil {
+		return x.Statistics
 	}
 	return nil
 }
@@ -1079,7 +1088,9 @@ func (x *ListLabelsRequest) GetEnd() *timestamppb.Timestamp {
 type ListLabelsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names.
-	Labels        []string `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty"`
+	Labels []string `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty"`
+	// What it cost and how complete it is.
+	Statistics    *Statistics `protobuf:"bytes,2,opt,name=statistics,proto3" json:"statistics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1117,6 +1128,13 @@ func (*ListLabelsResponse) Descriptor() ([]byte, []int) {
 func (x *ListLabelsResponse) GetLabels() []string {
 	if x != nil {
 		return x.Labels
+	}
+	return nil
+}
+
+func (x *ListLabelsResponse) GetStatistics() *Statistics {
+	if x != nil {
+		return x.Statistics
 	}
 	return nil
 }
@@ -1198,7 +1216,9 @@ func (x *ListLabelValuesRequest) GetEnd() *timestamppb.Timestamp {
 type ListLabelValuesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Values.
-	Values        []string `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	Values []string `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	// What it cost and how complete it is.
+	Statistics    *Statistics `protobuf:"bytes,2,opt,name=statistics,proto3" json:"statistics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1236,6 +1256,13 @@ func (*ListLabelValuesResponse) Descriptor() ([]byte, []int) {
 func (x *ListLabelValuesResponse) GetValues() []string {
 	if x != nil {
 		return x.Values
+	}
+	return nil
+}
+
+func (x *ListLabelValuesResponse) GetStatistics() *Statistics {
+	if x != nil {
+		return x.Statistics
 	}
 	return nil
 }
@@ -1308,7 +1335,9 @@ func (x *ListSeriesRequest) GetEnd() *timestamppb.Timestamp {
 type ListSeriesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The label sets.
-	Series        []*LabelSet `protobuf:"bytes,1,rep,name=series,proto3" json:"series,omitempty"`
+	Series []*LabelSet `protobuf:"bytes,1,rep,name=series,proto3" json:"series,omitempty"`
+	// What it cost and how complete it is.
+	Statistics    *Statistics `protobuf:"bytes,2,opt,name=statistics,proto3" json:"statistics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1346,6 +1375,13 @@ func (*ListSeriesResponse) Descriptor() ([]byte, []int) {
 func (x *ListSeriesResponse) GetSeries() []*LabelSet {
 	if x != nil {
 		return x.Series
+	}
+	return nil
+}
+
+func (x *ListSeriesResponse) GetStatistics() *Statistics {
+	if x != nil {
+		return x.Statistics
 	}
 	return nil
 }
@@ -1639,9 +1675,12 @@ const file_lakerunner_query_v1_query_proto_rawDesc = "" +
 	"\x03end\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12-\n" +
 	"\x04step\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04step\x12\x14\n" +
 	"\x05limit\x18\x05 \x01(\x05R\x05limit\x12<\n" +
-	"\tdirection\x18\x06 \x01(\x0e2\x1e.lakerunner.query.v1.DirectionR\tdirection\"*\n" +
+	"\tdirection\x18\x06 \x01(\x0e2\x1e.lakerunner.query.v1.DirectionR\tdirection\"k\n" +
 	"\x12QueryArrowResponse\x12\x14\n" +
-	"\x05arrow\x18\x01 \x01(\fR\x05arrow\"\xe3\x04\n" +
+	"\x05arrow\x18\x01 \x01(\fR\x05arrow\x12?\n" +
+	"\n" +
+	"statistics\x18\x02 \x01(\v2\x1f.lakerunner.query.v1.StatisticsR\n" +
+	"statistics\"\xe3\x04\n" +
 	"\n" +
 	"Statistics\x12/\n" +
 	"\x13segments_considered\x18\x01 \x01(\x03R\x12segmentsConsidered\x12'\n" +
@@ -1669,22 +1708,31 @@ const file_lakerunner_query_v1_query_proto_rawDesc = "" +
 	"\x11ListLabelsRequest\x12\x1a\n" +
 	"\bselector\x18\x01 \x01(\tR\bselector\x120\n" +
 	"\x05start\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
-	"\x03end\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\",\n" +
+	"\x03end\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\"m\n" +
 	"\x12ListLabelsResponse\x12\x16\n" +
-	"\x06labels\x18\x01 \x03(\tR\x06labels\"\xaa\x01\n" +
+	"\x06labels\x18\x01 \x03(\tR\x06labels\x12?\n" +
+	"\n" +
+	"statistics\x18\x02 \x01(\v2\x1f.lakerunner.query.v1.StatisticsR\n" +
+	"statistics\"\xaa\x01\n" +
 	"\x16ListLabelValuesRequest\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12\x1a\n" +
 	"\bselector\x18\x02 \x01(\tR\bselector\x120\n" +
 	"\x05start\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
-	"\x03end\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\"1\n" +
+	"\x03end\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\"r\n" +
 	"\x17ListLabelValuesResponse\x12\x16\n" +
-	"\x06values\x18\x01 \x03(\tR\x06values\"\x91\x01\n" +
+	"\x06values\x18\x01 \x03(\tR\x06values\x12?\n" +
+	"\n" +
+	"statistics\x18\x02 \x01(\v2\x1f.lakerunner.query.v1.StatisticsR\n" +
+	"statistics\"\x91\x01\n" +
 	"\x11ListSeriesRequest\x12\x1c\n" +
 	"\tselectors\x18\x01 \x03(\tR\tselectors\x120\n" +
 	"\x05start\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
-	"\x03end\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\"K\n" +
+	"\x03end\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\"\x8c\x01\n" +
 	"\x12ListSeriesResponse\x125\n" +
-	"\x06series\x18\x01 \x03(\v2\x1d.lakerunner.query.v1.LabelSetR\x06series\"\x88\x01\n" +
+	"\x06series\x18\x01 \x03(\v2\x1d.lakerunner.query.v1.LabelSetR\x06series\x12?\n" +
+	"\n" +
+	"statistics\x18\x02 \x01(\v2\x1f.lakerunner.query.v1.StatisticsR\n" +
+	"statistics\"\x88\x01\n" +
 	"\bLabelSet\x12A\n" +
 	"\x06labels\x18\x01 \x03(\v2).lakerunner.query.v1.LabelSet.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
@@ -1791,42 +1839,46 @@ var file_lakerunner_query_v1_query_proto_depIdxs = []int32{
 	28, // 20: lakerunner.query.v1.QueryArrowRequest.end:type_name -> google.protobuf.Timestamp
 	29, // 21: lakerunner.query.v1.QueryArrowRequest.step:type_name -> google.protobuf.Duration
 	0,  // 22: lakerunner.query.v1.QueryArrowRequest.direction:type_name -> lakerunner.query.v1.Direction
-	29, // 23: lakerunner.query.v1.Statistics.duration:type_name -> google.protobuf.Duration
-	13, // 24: lakerunner.query.v1.Statistics.completeness:type_name -> lakerunner.query.v1.Completeness
-	28, // 25: lakerunner.query.v1.Completeness.oldest_pending:type_name -> google.protobuf.Timestamp
-	28, // 26: lakerunner.query.v1.ListLabelsRequest.start:type_name -> google.protobuf.Timestamp
-	28, // 27: lakerunner.query.v1.ListLabelsRequest.end:type_name -> google.protobuf.Timestamp
-	28, // 28: lakerunner.query.v1.ListLabelValuesRequest.start:type_name -> google.protobuf.Timestamp
-	28, // 29: lakerunner.query.v1.ListLabelValuesRequest.end:type_name -> google.protobuf.Timestamp
-	28, // 30: lakerunner.query.v1.ListSeriesRequest.start:type_name -> google.protobuf.Timestamp
-	28, // 31: lakerunner.query.v1.ListSeriesRequest.end:type_name -> google.protobuf.Timestamp
-	20, // 32: lakerunner.query.v1.ListSeriesResponse.series:type_name -> lakerunner.query.v1.LabelSet
-	27, // 33: lakerunner.query.v1.LabelSet.labels:type_name -> lakerunner.query.v1.LabelSet.LabelsEntry
-	28, // 34: lakerunner.query.v1.ExplainRequest.start:type_name -> google.protobuf.Timestamp
-	28, // 35: lakerunner.query.v1.ExplainRequest.end:type_name -> google.protobuf.Timestamp
-	29, // 36: lakerunner.query.v1.ExplainRequest.step:type_name -> google.protobuf.Duration
-	13, // 37: lakerunner.query.v1.ExplainResponse.completeness:type_name -> lakerunner.query.v1.Completeness
-	1,  // 38: lakerunner.query.v1.QueryService.QueryLogs:input_type -> lakerunner.query.v1.QueryLogsRequest
-	4,  // 39: lakerunner.query.v1.QueryService.TailLogs:input_type -> lakerunner.query.v1.TailLogsRequest
-	6,  // 40: lakerunner.query.v1.QueryService.QuerySamples:input_type -> lakerunner.query.v1.QuerySamplesRequest
-	10, // 41: lakerunner.query.v1.QueryService.QueryArrow:input_type -> lakerunner.query.v1.QueryArrowRequest
-	14, // 42: lakerunner.query.v1.QueryService.ListLabels:input_type -> lakerunner.query.v1.ListLabelsRequest
-	16, // 43: lakerunner.query.v1.QueryService.ListLabelValues:input_type -> lakerunner.query.v1.ListLabelValuesRequest
-	18, // 44: lakerunner.query.v1.QueryService.ListSeries:input_type -> lakerunner.query.v1.ListSeriesRequest
-	21, // 45: lakerunner.query.v1.QueryService.Explain:input_type -> lakerunner.query.v1.ExplainRequest
-	2,  // 46: lakerunner.query.v1.QueryService.QueryLogs:output_type -> lakerunner.query.v1.QueryLogsResponse
-	5,  // 47: lakerunner.query.v1.QueryService.TailLogs:output_type -> lakerunner.query.v1.TailLogsResponse
-	7,  // 48: lakerunner.query.v1.QueryService.QuerySamples:output_type -> lakerunner.query.v1.QuerySamplesResponse
-	11, // 49: lakerunner.query.v1.QueryService.QueryArrow:output_type -> lakerunner.query.v1.QueryArrowResponse
-	15, // 50: lakerunner.query.v1.QueryService.ListLabels:output_type -> lakerunner.query.v1.ListLabelsResponse
-	17, // 51: lakerunner.query.v1.QueryService.ListLabelValues:output_type -> lakerunner.query.v1.ListLabelValuesResponse
-	19, // 52: lakerunner.query.v1.QueryService.ListSeries:output_type -> lakerunner.query.v1.ListSeriesResponse
-	22, // 53: lakerunner.query.v1.QueryService.Explain:output_type -> lakerunner.query.v1.ExplainResponse
-	46, // [46:54] is the sub-list for method output_type
-	38, // [38:46] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	12, // 23: lakerunner.query.v1.QueryArrowResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	29, // 24: lakerunner.query.v1.Statistics.duration:type_name -> google.protobuf.Duration
+	13, // 25: lakerunner.query.v1.Statistics.completeness:type_name -> lakerunner.query.v1.Completeness
+	28, // 26: lakerunner.query.v1.Completeness.oldest_pending:type_name -> google.protobuf.Timestamp
+	28, // 27: lakerunner.query.v1.ListLabelsRequest.start:type_name -> google.protobuf.Timestamp
+	28, // 28: lakerunner.query.v1.ListLabelsRequest.end:type_name -> google.protobuf.Timestamp
+	12, // 29: lakerunner.query.v1.ListLabelsResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	28, // 30: lakerunner.query.v1.ListLabelValuesRequest.start:type_name -> google.protobuf.Timestamp
+	28, // 31: lakerunner.query.v1.ListLabelValuesRequest.end:type_name -> google.protobuf.Timestamp
+	12, // 32: lakerunner.query.v1.ListLabelValuesResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	28, // 33: lakerunner.query.v1.ListSeriesRequest.start:type_name -> google.protobuf.Timestamp
+	28, // 34: lakerunner.query.v1.ListSeriesRequest.end:type_name -> google.protobuf.Timestamp
+	20, // 35: lakerunner.query.v1.ListSeriesResponse.series:type_name -> lakerunner.query.v1.LabelSet
+	12, // 36: lakerunner.query.v1.ListSeriesResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	27, // 37: lakerunner.query.v1.LabelSet.labels:type_name -> lakerunner.query.v1.LabelSet.LabelsEntry
+	28, // 38: lakerunner.query.v1.ExplainRequest.start:type_name -> google.protobuf.Timestamp
+	28, // 39: lakerunner.query.v1.ExplainRequest.end:type_name -> google.protobuf.Timestamp
+	29, // 40: lakerunner.query.v1.ExplainRequest.step:type_name -> google.protobuf.Duration
+	13, // 41: lakerunner.query.v1.ExplainResponse.completeness:type_name -> lakerunner.query.v1.Completeness
+	1,  // 42: lakerunner.query.v1.QueryService.QueryLogs:input_type -> lakerunner.query.v1.QueryLogsRequest
+	4,  // 43: lakerunner.query.v1.QueryService.TailLogs:input_type -> lakerunner.query.v1.TailLogsRequest
+	6,  // 44: lakerunner.query.v1.QueryService.QuerySamples:input_type -> lakerunner.query.v1.QuerySamplesRequest
+	10, // 45: lakerunner.query.v1.QueryService.QueryArrow:input_type -> lakerunner.query.v1.QueryArrowRequest
+	14, // 46: lakerunner.query.v1.QueryService.ListLabels:input_type -> lakerunner.query.v1.ListLabelsRequest
+	16, // 47: lakerunner.query.v1.QueryService.ListLabelValues:input_type -> lakerunner.query.v1.ListLabelValuesRequest
+	18, // 48: lakerunner.query.v1.QueryService.ListSeries:input_type -> lakerunner.query.v1.ListSeriesRequest
+	21, // 49: lakerunner.query.v1.QueryService.Explain:input_type -> lakerunner.query.v1.ExplainRequest
+	2,  // 50: lakerunner.query.v1.QueryService.QueryLogs:output_type -> lakerunner.query.v1.QueryLogsResponse
+	5,  // 51: lakerunner.query.v1.QueryService.TailLogs:output_type -> lakerunner.query.v1.TailLogsResponse
+	7,  // 52: lakerunner.query.v1.QueryService.QuerySamples:output_type -> lakerunner.query.v1.QuerySamplesResponse
+	11, // 53: lakerunner.query.v1.QueryService.QueryArrow:output_type -> lakerunner.query.v1.QueryArrowResponse
+	15, // 54: lakerunner.query.v1.QueryService.ListLabels:output_type -> lakerunner.query.v1.ListLabelsResponse
+	17, // 55: lakerunner.query.v1.QueryService.ListLabelValues:output_type -> lakerunner.query.v1.ListLabelValuesResponse
+	19, // 56: lakerunner.query.v1.QueryService.ListSeries:output_type -> lakerunner.query.v1.ListSeriesResponse
+	22, // 57: lakerunner.query.v1.QueryService.Explain:output_type -> lakerunner.query.v1.ExplainResponse
+	50, // [50:58] is the sub-list for method output_type
+	42, // [42:50] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_lakerunner_query_v1_query_proto_init() }
