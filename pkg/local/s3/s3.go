@@ -36,6 +36,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/gofiber/fiber/v3"
+	"github.com/versity/versitygw/auth"
 	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/embedgw"
@@ -249,9 +250,11 @@ func (s *Server) startGateway(ctx context.Context) error {
 }
 
 func (s *Server) config(address string, onListen func()) *embedgw.Config {
+	account := auth.Account{Access: s.options.AccessKey, Secret: s.options.SecretKey, Role: auth.RoleAdmin}
 	return &embedgw.Config{
 		RootUserAccess:    s.options.AccessKey,
 		RootUserSecret:    s.options.SecretKey,
+		IAMService:        auth.NewIAMServiceSingle(account), // the gateway's own choice, which it would announce on standard output
 		Region:            s.options.Region,
 		Ports:             []string{address},
 		MaxConnections:    maxConnections,
