@@ -114,6 +114,7 @@ imports-fix: $(TOOLS)/.installed ## Order the imports.
 fix: fmt imports-fix generate ## Mend what check can mend: formats, imports, generated code, module files.
 	for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy); done
 	go work sync
+	for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy); done
 
 .PHONY: new-migration
 new-migration: ## Make the next migration of the index: make new-migration name=add_column.
