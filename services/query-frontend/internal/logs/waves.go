@@ -82,15 +82,16 @@ func (l *Lines) Err() error { return l.err }
 
 func (l *Lines) enough() bool { return l.request.Limit > 0 && l.answered >= l.request.Limit }
 
-// precedes reports whether an unread segment may hold a line that comes before line.
+// precedes reports whether an unread segment may hold a line that comes before line: one of the same time may, as lines of one
+// time have an order too.
 func (l *Lines) precedes(line *Line) bool {
 	if len(l.unread) == 0 {
 		return false
 	}
 	if l.request.Direction == logproto.FORWARD {
-		return l.unread[0].FirstTime.UnixNano() < line.Time
+		return l.unread[0].FirstTime.UnixNano() <= line.Time
 	}
-	return l.unread[0].LastTime.UnixNano() > line.Time
+	return l.unread[0].LastTime.UnixNano() >= line.Time
 }
 
 // read asks for the lines of the next wave of segments.

@@ -120,3 +120,47 @@ func TestSegmentsOutsideOfTheRangeAreNotAsked(t *testing.T) {
 		t.Errorf("%d lines of %d scans", len(got), len(worker.Scans()))
 	}
 }
+
+// TestLinesOfOneTimeKeepTheirOrder asks for lines that all have the same time, of many segments on several workers: an answer
+// depends neither on which worker was faster nor, where no limit cuts it, on how many there are.
+func TestLinesOfOneTimeKeepTheirOrder(t *testing.T) {
+	t.Parallel()
+	const each = 5
+	store := workertest.NewStore()
+	var segments []lake.Segment
+	for i := range 24 {
+		rows := make([]querytest.Row, each)
+		for at := range rows {
+			rows[at] = querytest.Row{Time: start, Labels: map[string]string{"service_name": "a"}, Line: fmt.Sprintf("line %d of segment %02d", at, i)}
+		}
+		segments = append(segments, store.Put("acme", lake.SegmentID(i+1), rows))
+	}
+	ask := func(workers int, direction logproto.Direction, limit int) []string {
+		fleet := make([]fan.Worker, workers)
+		for i := range fleet {
+			fleet[i] = fan.Worker{Name: fmt.Sprintf("worker-%d", i), Client: &workertest.Worker{Store: store}}
+		}
+		s := &logs.Session{
+			Organization: "acme", Tally: fan.NewTally(0), Segments: segments,
+			Fan: fan.New(func() []fan.Worker { return fleet }, fan.Options{Concurrency: 3, BatchSegments: 1}),
+		}
+		return read(t, s.Select(t.Context(), selection(direction, limit)))
+	}
+	for _, direction := range []logproto.Direction{logproto.FORWARD, logproto.BACKWARD} {
+		for _, limit := range []int{0, 7} {
+			want := ask(3, direction, limit)
+			for range 20 {
+				if diff := cmp.Diff(want, ask(3, direction, limit)); diff != "" {
+					t.Fatalf("%s, limit %d: another order: %s", direction, limit, diff)
+				}
+			}
+		}
+		all := ask(3, direction, 0)
+		if len(all) != each*len(segments) {
+			t.Fatalf("%s: %d lines, want %d", direction, len(all), each*len(segments))
+		}
+		if diff := cmp.Diff(ask(1, direction, 0), all); diff != "" {
+			t.Errorf("%s: one worker answers another order than three: %s", direction, diff)
+		}
+	}
+}
