@@ -62,8 +62,8 @@ func (l *lake) startChild(role string, o childOptions) *child {
 	return startProcess(l.t, role, string(options))
 }
 
-// startProcess starts this test binary in a role.
-func startProcess(t testing.TB, role, options string) *child {
+// startProcess starts this test binary in a role, with more variables in its environment.
+func startProcess(t testing.TB, role, options string, environ ...string) *child {
 	t.Helper()
 	executable, err := os.Executable()
 	if err != nil {
@@ -71,6 +71,7 @@ func startProcess(t testing.TB, role, options string) *child {
 	}
 	c := &child{t: t, cmd: exec.Command(executable), lines: make(chan string, 100_000), exited: make(chan struct{})}
 	c.cmd.Env = append(os.Environ(), roleVariable+"="+role, childVariable+"="+options)
+	c.cmd.Env = append(c.cmd.Env, environ...)
 	c.cmd.Stderr = c
 	out, err := c.cmd.StdoutPipe()
 	if err != nil {

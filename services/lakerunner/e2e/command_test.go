@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -17,8 +18,10 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow/ipc"
 
+	"github.com/lakerunner/lakerunner/pkg/index/indextest"
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/cli"
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/sample"
+	"github.com/lakerunner/lakerunner/services/lakerunner/internal/stack"
 )
 
 // command runs a command line against the lake.
@@ -161,6 +164,7 @@ func testAdministration(t *testing.T, l *lake) {
 		}
 		return stdout
 	}
+	testConfigApply(t, l, admin)
 	if document := admin("config", "get"); !strings.Contains(document, "default") || strings.Contains(document, l.bucket.Location.SecretKey) {
 		t.Errorf("configuration: %s", document)
 	}
@@ -181,6 +185,135 @@ func testAdministration(t *testing.T, l *lake) {
 	eventually(t, func() error {
 		if code, _, _ := l.command(t.Context(), secret, "", "labels", "--since", "7d"); code == 0 {
 			return fmt.Errorf("the revoked key still opens")
+		}
+		return nil
+	})
+}
+
+// testConfigApply checks a document, applies it, and applies it once more.
+func testConfigApply(t *testing.T, l *lake, admin func(...string) string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "second.yaml")
+	const document = "organizations:\n  - id: second\n    name: Second organization\n"
+	if err := os.WriteFile(file, []byte(document), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if changes := admin("config", "apply", file, "--dry-run"); !strings.Contains(changes, "second") {
+		t.Errorf("a dry run says %q", changes)
+	}
+	if in := admin("config", "get"); strings.Contains(in, "Second organization") {
+		t.Errorf("a dry run changed the configuration: %s", in)
+	}
+	if changes := admin("config", "apply", file); !strings.Contains(changes, "second") {
+		t.Errorf("applying it says %q", changes)
+	}
+	eventually(t, func() error {
+		if in := admin("config", "get"); !strings.Contains(in, "Second organization") {
+			return fmt.Errorf("the configuration in force: %s", in)
+		}
+		return nil
+	})
+	code, changes, stderr := l.command(t.Context(), l.adminKey, document, "config", "apply", "-f", "-")
+	if code != 0 || changes != "no change\n" {
+		t.Errorf("from standard input, once more: exit code %d: %q %s", code, changes, stderr)
+	}
+	code, _, stderr = l.command(t.Context(), l.adminKey, "organizations:\n  - id: third\n    nonsense: 1\n", "config", "apply", "-")
+	if code != 1 || !strings.Contains(stderr, "document:3") || !strings.Contains(stderr, "nonsense") {
+		t.Errorf("a wrong document: exit code %d: %s", code, stderr)
+	}
+}
+
+// TestTailCommand follows a query until it is interrupted, which is a good end.
+func TestTailCommand(t *testing.T) {
+	t.Parallel()
+	l := newLake(t, lakeOptions{})
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	reader, writer := io.Pipe()
+	ended := make(chan int, 1)
+	go func() {
+		environment := map[string]string{"LAKERUNNER_ADDRESS": l.stack.GRPC, "LAKERUNNER_API_KEY": l.keys["default"]}
+		ended <- cli.Run(ctx, cli.Environment{
+			Args: []string{"query", everything + ` |= "followed"`, "--tail", "-o", "raw"}, Stdout: writer, Stderr: io.Discard,
+			Getenv: func(name string) string { return environment[name] }, Now: time.Now,
+		})
+		_ = writer.Close()
+	}()
+	shown := make(chan string, 1000)
+	go func() {
+		defer close(shown)
+		for lines := bufio.NewScanner(reader); lines.Scan(); {
+			shown <- lines.Text()
+		}
+	}()
+	put := 0
+	var first string
+	eventually(t, func() error { // rows from before the tail began are not followed, so they go on coming
+		put++
+		body := fmt.Sprintf("{\"time\":%q,\"message\":\"followed %d\"}\n", time.Now().UTC().Format(time.RFC3339Nano), put)
+		l.put(fmt.Sprintf("logs-raw/default/tail-%d.ndjson", put), []byte(body))
+		select {
+		case first = <-shown:
+			return nil
+		default:
+			return errors.New("no line was shown")
+		}
+	})
+	if !strings.HasPrefix(first, "followed ") {
+		t.Errorf("shown: %q", first)
+	}
+	interrupt()
+	if code := <-ended; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestMigrateCommand makes the schema of a fresh database, and finds it made.
+func TestMigrateCommand(t *testing.T) {
+	t.Parallel()
+	l := &lake{t: t, stack: &stack.Stack{}}
+	database := indextest.URL(t)
+	for range 2 {
+		code, stdout, stderr := l.command(t.Context(), "", "", "migrate", "--database", database, "--config-database", database)
+		if code != 0 || strings.Count(stdout, "is up to date") != 2 {
+			t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+		}
+	}
+}
+
+// TestBackfillCommandPausesAndResumes pauses a slow backfill: it hands on nothing more until it is resumed.
+func TestBackfillCommandPausesAndResumes(t *testing.T) {
+	t.Parallel()
+	l := newLake(t, lakeOptions{deaf: true})
+	objects := makeSample(t, sample.Options{Seed: 53, End: lately(), Lines: 80, Objects: 8})
+	for _, o := range objects {
+		l.put(o.Key, o.Body)
+	}
+	backfill := func(args ...string) string {
+		t.Helper()
+		code, stdout, stderr := l.command(t.Context(), l.adminKey, "", append([]string{"backfill"}, args...)...)
+		if code != 0 {
+			t.Fatalf("backfill %s: exit code %d: %s", strings.Join(args, " "), code, stderr)
+		}
+		return stdout
+	}
+	backfill("s3://"+l.bucket.Name()+"/otel-raw/default/", "--yes", "--rate", "2")
+	if shown := backfill("pause", "1"); !strings.Contains(shown, "paused") {
+		t.Fatalf("pause: %s", shown)
+	}
+	if shown := backfill("show", "1"); !strings.Contains(shown, "paused") {
+		t.Errorf("show: %s", shown)
+	}
+	if n := len(l.receipts("default", "otel-raw/default/")); n >= len(objects) {
+		t.Errorf("%d of %d objects were handed on before the pause", n, len(objects))
+	}
+	if shown := backfill("resume", "1"); !strings.Contains(shown, "running") {
+		t.Errorf("resume: %s", shown)
+	}
+	l.awaitReceipts("default", "otel-raw/default/", len(objects))
+	eventually(t, func() error {
+		if shown := backfill("show", "1"); !strings.Contains(shown, "done") || !strings.Contains(shown, "8 of 8") {
+			return errors.New(shown)
 		}
 		return nil
 	})
@@ -240,7 +373,13 @@ func TestCommandErrors(t *testing.T) {
 		"migrate where":      {args: []string{"migrate"}, code: 2, says: "LRDB_URL"},
 		"an empty range":     {args: []string{"query", `{a="b"}`, "--from", "now"}, code: 2, says: "empty"},
 		"a step for lines":   {args: []string{"query", `{a="b"}`, "--step", "1m"}, code: 2, says: "log query"},
-		"a missing document": {args: []string{"config", "apply"}, code: 2, says: "--file"},
+		"a missing document": {args: []string{"config", "apply"}, code: 2, says: "FILE"},
+		"two documents":      {args: []string{"config", "apply", "a", "b"}, code: 2, says: `unexpected argument "b"`},
+		"unknown command":    {args: []string{"qery", "{}"}, code: 2, says: "did you mean query?"},
+		"unknown subcommand": {args: []string{"config", "set"}, code: 2, says: `unknown command "set"`},
+		"two labels":         {args: []string{"labels", "a", "b"}, code: 2, says: `unexpected argument "b"`},
+		"nothing to ingest":  {args: []string{"ingest"}, code: 2, says: "the file or object is missing"},
+		"an empty answer":    {args: []string{"query", `{a="b"}`}, code: 0, says: "no lines from"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

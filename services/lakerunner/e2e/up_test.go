@@ -5,15 +5,20 @@ package e2e_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/lakerunner/lakerunner/pkg/index/indextest"
+	"github.com/lakerunner/lakerunner/pkg/local/s3/s3test"
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/cli"
 )
 
@@ -74,6 +79,52 @@ func TestUp(t *testing.T) {
 	again.interrupt(t)
 }
 
+// TestUpOnWhatTheEnvironmentNames starts nothing that LRDB_URL and S3_BUCKET name already, puts the sample there, and goes on with it.
+func TestUpOnWhatTheEnvironmentNames(t *testing.T) {
+	t.Parallel()
+	data, database, bucket := t.TempDir(), indextest.URL(t), s3test.New(t)
+	environ := []string{
+		"LRDB_URL=" + database, "S3_BUCKET=" + bucket.Name(), "S3_ENDPOINT=" + bucket.Location.Endpoint, "AWS_REGION=" + bucket.Location.Region,
+		"AWS_ACCESS_KEY_ID=" + bucket.Location.AccessKey, "AWS_SECRET_ACCESS_KEY=" + bucket.Location.SecretKey,
+	}
+	args := []string{"up", "--data", data, "--http", freePort(t), "--grpc", freePort(t)}
+
+	first := startUp(t, args, environ...)
+	welcome := first.until(t, "order ord_")
+	if !strings.Contains(welcome, "Bucket      "+bucket.Name()) || strings.Contains(welcome, "starting PostgreSQL") || strings.Contains(welcome, "starting the S3 server") {
+		t.Errorf("said:\n%s", welcome)
+	}
+	if count := askUp(t, data); count != "6000" {
+		t.Errorf("counted %s rows, want 6000", count)
+	}
+	first.interrupt(t)
+
+	for _, own := range []string{"postgres", "s3"} {
+		if _, err := os.Stat(filepath.Join(data, own)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("it made a %s of its own: %v", own, err)
+		}
+	}
+	for _, prefix := range []string{"otel-raw/default/", "db/default/"} {
+		found := 0
+		for _, err := range bucket.List(t.Context(), prefix, "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			found++
+		}
+		if found == 0 {
+			t.Errorf("nothing under %s", prefix)
+		}
+	}
+
+	again := startUp(t, args, environ...)
+	again.until(t, "order ord_")
+	if count := askUp(t, data); count != "6000" {
+		t.Errorf("after a restart: counted %s rows, want 6000", count)
+	}
+	again.interrupt(t)
+}
+
 // askUp counts the sample's rows with the command line and no flags but the directory, as a user of the laptop would.
 func askUp(t *testing.T, data string) string {
 	t.Helper()
@@ -89,13 +140,13 @@ func askUp(t *testing.T, data string) string {
 	return fields[1]
 }
 
-func startUp(t *testing.T, args []string) *child {
+func startUp(t *testing.T, args []string, environ ...string) *child {
 	t.Helper()
 	options, err := json.Marshal(args)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return startProcess(t, roleUp, string(options))
+	return startProcess(t, roleUp, string(options), environ...)
 }
 
 // until reads standard output up to a line that contains the text.

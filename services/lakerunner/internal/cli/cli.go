@@ -76,7 +76,7 @@ else by what ` + "`lakerunner up`" + ` left in its data directory.`,
 	addGroup(root, "feed", newIngest(client), newPreview(client), newReceipts(client), newBackfill(client))
 	addGroup(root, "run", newUp(env), newConfig(client), newAPIKey(client), newMigrate(env), newDoctor(client))
 	root.AddCommand(newVersion(env))
-	return root
+	return onlyCommands(root)
 }
 
 func addGroup(root *cobra.Command, group string, commands ...*cobra.Command) {

@@ -21,17 +21,21 @@ func newConfig(client *client) *cobra.Command {
 		Short: "Read and change organizations, storage profiles and limits",
 	}
 	c.AddCommand(newConfigApply(client), newConfigGet(client))
-	return c
+	return onlyCommands(c)
 }
 
 func newConfigApply(client *client) *cobra.Command {
 	var file string
 	var dryRun bool
 	c := &cobra.Command{
-		Use:   "apply -f FILE",
+		Use:   "apply FILE",
 		Short: "Make the stored configuration equal to a YAML document",
-		Args:  exactArgs(),
-		RunE: func(c *cobra.Command, _ []string) error {
+		Args:  atMostOneArg,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 && file != "" {
+				return usage("name the document once: as an argument or with --file")
+			}
+			file = firstOf(append(args, file)...)
 			document, err := readDocument(client.env.Stdin, file)
 			if err != nil {
 				return err
@@ -45,14 +49,14 @@ func newConfigApply(client *client) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVarP(&file, "file", "f", "", "the document; - is standard input")
+	c.Flags().StringVarP(&file, "file", "f", "", "the document; - is standard input; as the argument")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "check, and say what would change")
 	return c
 }
 
 func readDocument(stdin io.Reader, file string) (string, error) {
 	if file == "" {
-		return "", usage("--file is missing: name the YAML document, or - for standard input")
+		return "", usage("FILE is missing: name the YAML document, or - for standard input")
 	}
 	read := func() ([]byte, error) { return os.ReadFile(file) }
 	if file == "-" {
@@ -97,7 +101,7 @@ func newAPIKey(client *client) *cobra.Command {
 		Short: "Make, list and revoke API keys",
 	}
 	c.AddCommand(newAPIKeyCreate(client), newAPIKeyList(client), newAPIKeyDelete(client))
-	return c
+	return onlyCommands(c)
 }
 
 func newAPIKeyCreate(client *client) *cobra.Command {

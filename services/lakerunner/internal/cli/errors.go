@@ -5,6 +5,8 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
@@ -23,6 +25,9 @@ func isUsage(err error) bool {
 	return errors.As(err, &u)
 }
 
+// theQuery names the argument of commands that take a query.
+const theQuery = "the query"
+
 // exactArgs is cobra.ExactArgs with a message that says what is missing.
 func exactArgs(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
@@ -30,10 +35,39 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 			return nil
 		}
 		if len(args) > len(names) {
-			return usage("unexpected argument %q; see `%s --help` (a query needs quotes: '...')", args[len(names)], c.CommandPath())
+			hint := ""
+			if slices.Contains(names, theQuery) {
+				hint = " (a query needs quotes: '...')"
+			}
+			return usage("unexpected argument %q; see `%s --help`%s", args[len(names)], c.CommandPath(), hint)
 		}
 		return usage("%s is missing; see `%s --help`", names[len(args)], c.CommandPath())
 	}
+}
+
+// atMostOneArg is for commands whose one argument may be left out.
+func atMostOneArg(c *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return usage("unexpected argument %q; see `%s --help`", args[1], c.CommandPath())
+	}
+	return nil
+}
+
+// onlyCommands makes a command that is nothing but a list of others show that list, and name what it does not know.
+func onlyCommands(c *cobra.Command) *cobra.Command {
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	c.SuggestionsMinimumDistance = 2
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		near := ""
+		if names := c.SuggestionsFor(args[0]); len(names) > 0 {
+			near = "; did you mean " + strings.Join(names, " or ") + "?"
+		}
+		return usage("unknown command %q; see `%s --help`%s", args[0], c.CommandPath(), near)
+	}
+	return c
 }
 
 // serverError is an error of a call, with what was asked.

@@ -23,7 +23,7 @@ func newLabels(client *client) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "labels [NAME]",
 		Short: "List label names, or the values of one label",
-		Args:  cobra.MaximumNArgs(1),
+		Args:  atMostOneArg,
 		RunE: func(c *cobra.Command, args []string) error {
 			start, end, err := span.resolve(client.env.Now())
 			if err != nil {
@@ -111,7 +111,7 @@ func newExplain(client *client) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain LOGQL",
 		Short: "Say what a query would read and cost, without reading",
-		Args:  exactArgs("the query"),
+		Args:  exactArgs(theQuery),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkFormat(output); err != nil {
 				return err

@@ -55,15 +55,23 @@ func (p *linePrinter) print(lines []*queryv1.LogLine) error {
 // row writes time, level, service and line in columns. Widths are fixed, because lines are shown before the last one is known.
 func (p *linePrinter) row(b *bytes.Buffer, l *queryv1.LogLine) {
 	at := l.GetTime().AsTime().In(p.zone).Format("2006-01-02 15:04:05.000")
-	level := firstOf(l.GetMetadata()["detected_level"], l.GetParsed()["level"], l.GetLabels()["level"], "-")
+	level := firstOf(levelOfLine(l), "-")
 	service := firstOf(l.GetLabels()["service_name"], "-")
-	fmt.Fprintf(b, "%s  %-5s  %-14s  ", at, level, service)
+	fmt.Fprintf(b, "%s  %-5s  %-15s  ", at, level, service)
 	if p.allLabels {
 		b.WriteString(formatLabels(allLabels(l)))
 		b.WriteString("  ")
 	}
 	b.WriteString(strings.ReplaceAll(strings.TrimRight(l.GetLine(), "\n"), "\n", "\n    "))
 	b.WriteByte('\n')
+}
+
+// levelOfLine is the line's level; empty where ingest found none.
+func levelOfLine(l *queryv1.LogLine) string {
+	if level := l.GetMetadata()["detected_level"]; level != "" && level != "unknown" {
+		return level
+	}
+	return firstOf(l.GetParsed()["level"], l.GetLabels()["level"])
 }
 
 func allLabels(l *queryv1.LogLine) map[string]string {

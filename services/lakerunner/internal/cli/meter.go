@@ -139,11 +139,11 @@ func remarks(s *queryv1.Statistics) []string {
 	}
 	c := s.GetCompleteness()
 	if n := c.GetPendingObjects(); n > 0 {
-		out = append(out, fmt.Sprintf("%s received objects are not ingested yet; the oldest is waiting since %s",
-			formatCount(n), formatTime(c.GetOldestPending(), time.Local)))
+		out = append(out, fmt.Sprintf("not ingested yet: %s; the oldest is waiting since %s",
+			formatCounted(n, "received object"), formatTime(c.GetOldestPending(), time.Local)))
 	}
 	if n := c.GetFailedObjects(); n > 0 {
-		out = append(out, fmt.Sprintf("%s objects could not be ingested; see `lakerunner receipts --state failed`", formatCount(n)))
+		out = append(out, fmt.Sprintf("could not be ingested: %s; see `lakerunner receipts --state failed`", formatCounted(n, "object")))
 	}
 	return out
 }

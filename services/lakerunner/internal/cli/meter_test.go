@@ -37,7 +37,7 @@ func TestMeter(t *testing.T) {
 		startMeter(&out, meterOptions{now: clock(0)}).finish(&queryv1.Statistics{
 			Partial: true, PartialReason: "limit of 100 lines", Completeness: &queryv1.Completeness{PendingObjects: 1200, FailedObjects: 1},
 		})
-		for _, want := range []string{"limit of 100 lines", "1,200 received objects", "1 objects could not"} {
+		for _, want := range []string{"limit of 100 lines", "1,200 received objects", "could not be ingested: 1 object;"} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("%q is missing in %q", want, out.String())
 			}

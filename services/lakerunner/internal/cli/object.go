@@ -32,7 +32,12 @@ func newIngest(client *client) *cobra.Command {
 		Long: `Ingest objects now, and wait until their rows can be queried.
 
 A local file is put into the bucket first. An object that was ingested before is not ingested again.`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage("the file or object is missing; see `%s --help`", c.CommandPath())
+			}
+			return nil
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkFormat(output); err != nil {
 				return err

@@ -43,7 +43,7 @@ A metric query is evaluated at the end of the range, or with --step over the ran
 		Example: `  lakerunner query '{service_name="checkout"} |= "declined"' --since 15m
   lakerunner query 'sum by (service_name) (count_over_time({service_name=~".+"}[1m]))' --step 1m -o json
   lakerunner query '{service_name="checkout"}' --tail`,
-		Args: exactArgs("the query"),
+		Args: exactArgs(theQuery),
 		RunE: func(c *cobra.Command, args []string) error { return q.run(c.Context(), args[0]) },
 	}
 	flags := c.Flags()
@@ -133,10 +133,12 @@ func (q *queryCommand) lines(ctx context.Context, service queryv1.QueryServiceCl
 	}
 	printer := q.linePrinter()
 	var last *queryv1.Statistics
+	found := false
 	for {
 		part, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
 			meter.finish(last)
+			q.remarkNone(found, "lines", start, end)
 			return nil
 		}
 		if err != nil {
@@ -149,6 +151,7 @@ func (q *queryCommand) lines(ctx context.Context, service queryv1.QueryServiceCl
 		if len(part.GetLines()) == 0 {
 			continue
 		}
+		found = true
 		meter.clear()
 		if err := printer.print(part.GetLines()); err != nil {
 			return err
@@ -196,7 +199,17 @@ func (q *queryCommand) samples(ctx context.Context, service queryv1.QueryService
 		return err
 	}
 	meter.finish(answer.GetStatistics())
+	q.remarkNone(len(answer.GetSeries()) > 0, "samples", start, end)
 	return nil
+}
+
+// remarkNone says that an answer is empty, and of which range: the wrong range is the usual reason.
+func (q *queryCommand) remarkNone(found bool, what string, start, end time.Time) {
+	if found || q.quiet {
+		return
+	}
+	const layout = "2006-01-02 15:04:05"
+	fmt.Fprintf(q.client.env.Stderr, "no %s from %s to %s; --since and --from choose another range\n", what, start.In(q.zone()).Format(layout), end.In(q.zone()).Format(layout))
 }
 
 func (q *queryCommand) arrow(ctx context.Context, service queryv1.QueryServiceClient, query string, start, end time.Time) error {
@@ -208,6 +221,8 @@ func (q *queryCommand) arrow(ctx context.Context, service queryv1.QueryServiceCl
 	if step > 0 {
 		request.Step = durationpb.New(step)
 	}
+	meter := q.meter()
+	defer meter.stop()
 	stream, err := service.QueryArrow(ctx, request)
 	if err != nil {
 		return err
@@ -219,6 +234,9 @@ func (q *queryCommand) arrow(ctx context.Context, service queryv1.QueryServiceCl
 		}
 		if err != nil {
 			return err
+		}
+		if part.GetStatistics() != nil {
+			meter.finish(part.GetStatistics())
 		}
 		if _, err := q.client.env.Stdout.Write(part.GetArrow()); err != nil {
 			return fmt.Errorf("write the answer: %w", err)

@@ -124,11 +124,11 @@ func (r *receiptsCommand) replayAll(ctx context.Context, service ingestorv1.Inge
 	if r.output == "json" {
 		return printProto(r.client.env.Stdout, answer)
 	}
-	verb := "are being replayed"
+	verb := "queued to be ingested once more"
 	if r.dryRun {
 		verb = "would be replayed"
 	}
-	_, err = fmt.Fprintf(r.client.env.Stdout, "%s objects (%s) %s\n", formatCount(answer.GetObjects()), formatBytes(answer.GetBytes()), verb)
+	_, err = fmt.Fprintf(r.client.env.Stdout, "%s (%s) %s\n", formatCounted(answer.GetObjects(), "object"), formatBytes(answer.GetBytes()), verb)
 	return err
 }
 

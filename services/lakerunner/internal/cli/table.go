@@ -79,6 +79,14 @@ func formatBytes(n int64) string {
 	return fmt.Sprintf("%d B", n)
 }
 
+// formatCounted writes a number of things.
+func formatCounted(n int64, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return formatCount(n) + " " + thing + "s"
+}
+
 // formatCount writes a number with thousands apart.
 func formatCount(n int64) string {
 	s := fmt.Sprintf("%d", n)

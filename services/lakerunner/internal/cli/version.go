@@ -16,22 +16,22 @@ func newVersion(env Environment) *cobra.Command {
 		Short: "Print the version",
 		Args:  exactArgs(),
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(env.Stdout, "lakerunner %s (%s, %s %s/%s)\n", firstOf(env.Version, "devel"), revision(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(env.Stdout, "lakerunner %s (%s%s %s/%s)\n", firstOf(env.Version, "devel"), revision(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
 }
 
-// revision is the commit that the Go tool stamped into the binary.
+// revision is the commit that the Go tool stamped into the binary, if it did.
 func revision() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown revision"
+		return ""
 	}
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return s.Value[:12]
+			return s.Value[:12] + ", "
 		}
 	}
-	return "unknown revision"
+	return ""
 }

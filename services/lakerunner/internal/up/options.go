@@ -39,11 +39,14 @@ type Options struct {
 	Out      io.Writer
 	Log      *slog.Logger
 	Now      func() time.Time
+	// named: the data directory is one that commands do not find by themselves.
+	named bool
 	// Ready is called when queries can be asked; nil: nobody wants to know.
 	Ready func(Access)
 }
 
 func (o Options) withDefaults() (Options, error) {
+	o.named = o.Data != "" && o.Data != DefaultData && (o.Getenv == nil || o.Data != o.Getenv("LAKERUNNER_DATA"))
 	o.Data = orDefault(o.Data, DefaultData)
 	o.HTTP = orDefault(o.HTTP, DefaultHTTP)
 	o.GRPC = orDefault(o.GRPC, DefaultGRPC)

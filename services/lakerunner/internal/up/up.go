@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -156,7 +157,7 @@ func (u *running) greet(ctx context.Context) error {
 			return err
 		}
 	}
-	w := welcome{Program: u.options.Program, Access: u.access, Data: u.options.Data, Bucket: u.foundation.bucket.Name, Database: withoutPassword(u.foundation.database), Query: firstQuery}
+	w := welcome{Command: u.firstCommand(), Access: u.access, Data: u.options.Data, Bucket: u.foundation.bucket.Name, Database: withoutPassword(u.foundation.database)}
 	if u.foundation.bucket.embedded {
 		w.S3 = u.foundation.bucket.Endpoint
 	}
@@ -170,6 +171,28 @@ func (u *running) greet(ctx context.Context) error {
 	}
 	u.options.Ready(u.access)
 	return nil
+}
+
+// firstCommand is the command line that asks the first query: of this data directory, and of the sample's time once that is not
+// the last hour any more.
+func (u *running) firstCommand() string {
+	command := fmt.Sprintf("%s query '%s'", u.options.Program, firstQuery)
+	start, end := u.sampleRange()
+	if u.options.Now().Sub(start) > time.Hour {
+		command += fmt.Sprintf(" --from %s --to %s", start.UTC().Format(time.RFC3339), end.UTC().Format(time.RFC3339))
+	}
+	if u.options.named {
+		command += " --data " + quoted(u.options.Data)
+	}
+	return command
+}
+
+// quoted makes a word safe for a shell.
+func quoted(word string) string {
+	if !strings.ContainsAny(word, " \t\"'$`\\*?;&|<>()") {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 func webhookURL(o Options, s settings) string {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -134,13 +135,34 @@ func TestOptions(t *testing.T) {
 func TestWelcome(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	w := welcome{Access: Access{Address: "127.0.0.1:7481", HTTP: "http://127.0.0.1:7480", APIKey: "lr_key"}, Bucket: "lakerunner", Query: firstQuery, Lines: []string{"first\n\tsecond"}, Rows: 6000}
+	w := welcome{Access: Access{Address: "127.0.0.1:7481", HTTP: "http://127.0.0.1:7480", APIKey: "lr_key"}, Bucket: "lakerunner", Command: "lakerunner query '" + firstQuery + "'", Lines: []string{"first\n\tsecond"}, Rows: 6000}
 	if err := w.print(&out); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"http://127.0.0.1:7480/loki", "lr_key", "basicAuthPassword: lr_key", firstQuery, "6000 rows", "  first\n  \tsecond"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, out.String())
+		}
+	}
+}
+
+func TestFirstCommand(t *testing.T) {
+	t.Parallel()
+	end := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	command := func(data string, after time.Duration) string {
+		o, err := Options{Program: "lakerunner", Data: data, Now: func() time.Time { return end.Add(after) }}.withDefaults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return (&running{options: o, settings: settings{SampleEnd: end}}).firstCommand()
+	}
+	for name, c := range map[string]struct{ got, want string }{
+		"just after the start":          {command("", time.Minute), "lakerunner query '" + firstQuery + "'"},
+		"of another directory":          {command("/a b/data", time.Minute), "lakerunner query '" + firstQuery + "' --data '/a b/data'"},
+		"after the hour of the default": {command("", 3*time.Hour), "lakerunner query '" + firstQuery + "' --from 2026-03-01T11:50:00Z --to 2026-03-01T12:00:01Z"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: got %s, want %s", name, c.got, c.want)
 		}
 	}
 }

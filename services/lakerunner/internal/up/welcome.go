@@ -15,12 +15,11 @@ const firstQuery = `{service_name="checkout"} |= "declined"`
 // welcome is what is printed when everything runs.
 type welcome struct {
 	Access   Access
-	Program  string
+	Command  string // that asks the first query
 	Data     string
 	S3       string // endpoint; empty: not this process's
 	Bucket   string
-	Database string // without its password
-	Query    string
+	Database string   // without its password
 	Lines    []string // answer of the first query, newest first
 	Rows     int64    // in the lake, of the sample's time
 }
@@ -58,7 +57,7 @@ Grafana: save this as provisioning/datasources/lakerunner.yaml
 {{ if .Lines }}
 A first query, over {{ .Rows }} rows of a sample web shop:
 
-  {{ .Program }} query '{{ .Query }}'
+  {{ .Command }}
 
 {{ range .Lines }}{{ indent . }}
 {{ end }}{{ end }}`))
