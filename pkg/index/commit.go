@@ -128,9 +128,9 @@ func (c *commit) lockTasks(ctx context.Context) error {
 	if err := counted("tasks", int(c.row.Tasks), int64(len(tasks))); err != nil {
 		return err
 	}
-	causes := make(map[int64]string, len(c.edit.Retry))
+	undone := make(map[int64]lake.Retry, len(c.edit.Retry))
 	for _, r := range c.edit.Retry {
-		causes[int64(r.Task)] = r.Cause
+		undone[int64(r.Task)] = r
 	}
 	finished := make(map[int64]bool, len(c.edit.Outcomes))
 	for _, o := range c.edit.Outcomes {
@@ -138,13 +138,13 @@ func (c *commit) lockTasks(ctx context.Context) error {
 	}
 	outcomes, retries := 0, 0
 	for _, t := range tasks {
-		cause, retry := causes[t.ID]
+		why, retry := undone[t.ID]
 		switch {
 		case retry && finished[t.Receipt] || !retry && t.Receipt != 0 && !finished[t.Receipt]:
 			return fault.New(fault.Invalid, "task %d of receipt %d wants either an outcome or a retry", t.ID, t.Receipt)
 		case retry:
 			retries++
-			c.retried = append(c.retried, c.giveBack(t, cause))
+			c.retried = append(c.retried, c.giveBack(t, why))
 		default:
 			c.done = append(c.done, t)
 			if t.Receipt != 0 {
@@ -159,8 +159,8 @@ func (c *commit) lockTasks(ctx context.Context) error {
 	return nil
 }
 
-func (c *commit) giveBack(t db.LockLeaseTasksRow, cause string) verdict {
-	a := accusation{cause: clean(cause), counts: true, guilty: true, delays: true}
+func (c *commit) giveBack(t db.LockLeaseTasksRow, why lake.Retry) verdict {
+	a := accusation{cause: clean(why.Cause), counts: true, guilty: !why.Blameless, delays: true}
 	return a.judgeAlone(t, c.row)
 }
 

@@ -19,7 +19,8 @@
 //     that ended without a commit stays on record so that its key space can be swept.
 //  6. A dead worker costs a try. The tasks of a lease that failed as a whole are halved: each half is claimed by itself. Only a
 //     task that fails alone, again and again, is buried: visibly, with its cause, and it can be replayed. A failure that is
-//     nobody's (fault.Unavailable, fault.Conflict) backs off and buries nothing; a shutdown (fault.Canceled) costs nothing.
+//     nobody's (fault.Unavailable, fault.Timeout, fault.Conflict; a Retry that is Blameless) backs off and buries nothing; a
+//     shutdown (fault.Canceled) costs nothing.
 //  7. Removal is a mark: the row keeps when and by whom, and the object stays.
 //  8. Claims are fair: of the groups (organization, signal) with claimable tasks the one goes first that was served longest ago.
 //  9. Batching is a condition of the claim: enough bytes, a full batch, or old enough. NOTIFY is a hint, the claim is the truth.

@@ -37,8 +37,9 @@ func (x *Index) Renew(ctx context.Context, lease lake.LeaseID) (err error) {
 }
 
 // Release gives all tasks of a lease back, with the cause. The kind of the cause says whom to blame: fault.Canceled nobody
-// (the tasks are free at once and nothing is counted), fault.Unavailable and fault.Conflict nobody either (they back off), any
-// other one the tasks: a batch is halved, a task that is alone comes nearer to being buried. Releasing twice is no error.
+// (the tasks are free at once and nothing is counted), fault.Unavailable, fault.Timeout and fault.Conflict nobody either (they
+// back off), any other one the tasks: a batch is halved, a task that is alone comes nearer to being buried. Releasing twice is
+// no error.
 func (x *Index) Release(ctx context.Context, lease *lake.Lease, cause error) (err error) {
 	defer x.observe("release", &err)()
 	err = x.inTx(ctx, func(q *db.Queries) error {

@@ -530,6 +530,42 @@ func TestRule6ADeadWorkerCostsATry(t *testing.T) {
 		l.ingestAll()
 	})
 
+	t.Run("a store that does not answer in time is nobody's fault either", func(t *testing.T) {
+		l := setup(t)
+		receipt := l.receive(notices(acme, 1)...)[0]
+		for range 3 * ingest.MaxAttempts {
+			if err := l.Release(l.Context(), l.claim(ingest), fault.New(fault.Timeout, "the store is slow")); err != nil {
+				l.Fatal(err)
+			}
+			l.claimNothing(ingest)
+			l.hurry()
+		}
+		l.wantState(receipt.ID, lake.ReceiptPending)
+		l.ingestAll()
+	})
+
+	t.Run("a single task that is blameless backs off and is never buried", func(t *testing.T) {
+		l := setup(t)
+		receipt := l.receive(notices(acme, 1)...)[0]
+		retry := func(blameless bool) {
+			lease := l.claim(ingest)
+			l.commit(lease, lake.Edit{Retry: []lake.Retry{{Task: lease.Tasks[0].ID, Cause: "the store is away", Blameless: blameless}}})
+			l.claimNothing(ingest)
+			l.hurry()
+		}
+		for range 3 * ingest.MaxAttempts {
+			retry(true)
+		}
+		if got := l.wantState(receipt.ID, lake.ReceiptPending); got.Reason != "the store is away" || int(got.Attempts) != 3*ingest.MaxAttempts {
+			l.Errorf("receipt %+v, want the cause and the attempts", got)
+		}
+		for range ingest.MaxAttempts {
+			l.wantState(receipt.ID, lake.ReceiptPending)
+			retry(false)
+		}
+		l.wantState(receipt.ID, lake.ReceiptFailed)
+	})
+
 	t.Run("a shutdown costs nothing", func(t *testing.T) {
 		l := setup(t)
 		receipt := l.receive(notices(acme, 1)...)[0]

@@ -36,7 +36,7 @@ func accuse(cause error) accusation {
 	switch kind := kindOf(cause); {
 	case kind == fault.Canceled || errors.Is(cause, context.Canceled):
 		return accusation{cause: text}
-	case kind == fault.Unavailable || kind == fault.Conflict:
+	case kind == fault.Unavailable || kind == fault.Timeout || kind == fault.Conflict:
 		return accusation{cause: text, counts: true, delays: true}
 	}
 	return accusation{cause: text, counts: true, guilty: true, delays: true}

@@ -191,7 +191,7 @@ type Edit struct {
 	Add      []Segment
 	Remove   []SegmentID
 	Outcomes []Outcome // one for each receipt of the lease that is finished
-	// Retry are tasks of the lease that this edit leaves undone: they go back with a cause, and count a try.
+	// Retry are tasks of the lease that this edit leaves undone: they go back with a cause, and back off.
 	Retry []Retry
 	Next  []Task
 	// Expect are the content versions of the windows that this edit was derived from; it happens only if they still stand.
@@ -207,8 +207,11 @@ type WindowVersion struct {
 	Version int64
 }
 
-// Retry gives one task back with its cause.
+// Retry gives one task back with its cause. It brings the task nearer to being buried, unless it is Blameless.
 type Retry struct {
 	Task  TaskID
 	Cause string
+	// Blameless says that the cause lies outside the task and passes, such as an object store that is away: the task waits longer
+	// each time, however long that lasts, and is never buried for it.
+	Blameless bool
 }

@@ -10,6 +10,7 @@
 //   - A bad object's rows are in no segment of the edit; its neighbours' rows are all there.
 //   - Working twice on the same lease gives the same rows.
 //   - Memory is bounded by Config.Memory and one decoding, whatever the lease holds.
+//   - However long the store is away, no object is buried for it.
 //   - It deletes nothing in the bucket: files of a lease without a commit are the janitor's.
 package pipeline
 
@@ -202,10 +203,16 @@ func (r *run) unreadable(ctx context.Context, i int, err error) error {
 	case fault.Conflict:
 		r.end(i, lake.ReceiptSkipped, "the object was written again before it was read; its newer version has a receipt of its own")
 	default:
-		r.edit.Retry = append(r.edit.Retry, lake.Retry{Task: r.lease.Tasks[i].ID, Cause: err.Error()})
+		r.edit.Retry = append(r.edit.Retry, lake.Retry{Task: r.lease.Tasks[i].ID, Cause: err.Error(), Blameless: passes(err)})
 		r.deps.Counters.object("retried")
 	}
 	return nil
+}
+
+// passes reports whether an error is the store's and not the object's: during an outage every object fails, and none is to blame.
+func passes(err error) bool {
+	kind := fault.KindOf(err)
+	return kind == fault.Unavailable || kind == fault.Timeout || kind == fault.Canceled
 }
 
 // undecodable decides about an object whose decoding ended with an error.

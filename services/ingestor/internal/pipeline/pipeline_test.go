@@ -223,20 +223,23 @@ func TestTooManyStreams(t *testing.T) {
 // brokenStore fails what it is told to.
 type brokenStore struct {
 	objects.Store
-	get, put error
+	open, get, put error
 }
 
 func (s brokenStore) Bucket(ctx context.Context, name string) (objects.Bucket, error) {
 	b, err := s.Store.Bucket(ctx, name)
-	return brokenBucket{Bucket: b, get: s.get, put: s.put}, err
+	return brokenBucket{Bucket: b, open: s.open, get: s.get, put: s.put}, err
 }
 
 type brokenBucket struct {
 	objects.Bucket
-	get, put error
+	open, get, put error
 }
 
 func (b brokenBucket) Get(ctx context.Context, key, tag string) (io.ReadCloser, objects.Attributes, error) {
+	if b.open != nil {
+		return nil, objects.Attributes{}, b.open
+	}
 	r, a, err := b.Bucket.Get(ctx, key, tag)
 	if err == nil && b.get != nil {
 		r = io.NopCloser(io.MultiReader(io.LimitReader(r, a.Size/2), errReader{b.get}))
@@ -258,6 +261,26 @@ func (r errReader) Read([]byte) (int, error) { return 0, r.err }
 func TestStoreTrouble(t *testing.T) {
 	t.Parallel()
 	unavailable := fault.New(fault.Unavailable, "slow down")
+	for name, c := range map[string]struct {
+		err       error
+		blameless bool
+	}{
+		"of a store that is away":            {unavailable, true},
+		"of a store that is slow":            {fault.New(fault.Timeout, "no answer"), true},
+		"of one whose calls have a deadline": {context.DeadlineExceeded, true},
+		"of a store that denies":             {fault.New(fault.Denied, "no permission"), false},
+		"of unknown cause":                   {errors.New("odd"), false},
+	} {
+		t.Run(fmt.Sprintf("%s counts towards burial: %t", name, !c.blameless), func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, func(_ *pipeline.Config, d *pipeline.Deps) { d.Objects = brokenStore{Store: d.Objects, open: c.err} })
+			receipt := f.put("logs-raw/acme/c/small", lines("x", 10, benchTime(), time.Second))
+			edit := f.work(receipt)
+			if len(edit.Retry) != 1 || edit.Retry[0].Blameless != c.blameless {
+				t.Errorf("%+v", edit)
+			}
+		})
+	}
 	t.Run("while reading is a retry, for small and large objects", func(t *testing.T) {
 		t.Parallel()
 		f := newFixture(t, func(_ *pipeline.Config, d *pipeline.Deps) {
@@ -266,7 +289,8 @@ func TestStoreTrouble(t *testing.T) {
 		small := f.put("logs-raw/acme/c/small", lines("x", 10, benchTime(), time.Second))
 		large := f.put("logs-raw/acme/c/large", bytes.Repeat([]byte("2026-11-22T10:00:00Z some text\n"), 300_000))
 		edit := f.work(small, large)
-		if len(edit.Retry) != 2 || len(edit.Outcomes) != 0 || len(edit.Add) != 0 || !strings.Contains(edit.Retry[1].Cause, "slow down") {
+		if len(edit.Retry) != 2 || len(edit.Outcomes) != 0 || len(edit.Add) != 0 || !strings.Contains(edit.Retry[1].Cause, "slow down") ||
+			!edit.Retry[0].Blameless || !edit.Retry[1].Blameless {
 			t.Errorf("%+v", edit)
 		}
 	})
