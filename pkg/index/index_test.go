@@ -4,11 +4,14 @@ package index_test
 
 import (
 	"context"
+	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/otel/attribute"
 	sdk "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
@@ -139,7 +142,64 @@ func TestInstrumented(t *testing.T) {
 			}
 		}
 	}
-	if diff := cmp.Diff(map[string]uint64{"claim ok": 1, "receipt not_found": 1}, got); diff != "" {
+	if diff := cmp.Diff(map[string]uint64{"claim ok": 1, "receipt not_found": 1, "backlog ok": 1}, got); diff != "" {
 		l.Error(diff)
 	}
+}
+
+func TestBacklogGauges(t *testing.T) {
+	l := setup(t)
+	l.receive(notices(acme, 3)...)
+	l.receive(notices("globex", 2)...)
+	batch := index.Batch{Kind: lake.TaskIngest, MaxTasks: 1, MaxAttempts: 1}
+	if err := l.Release(l.Context(), l.claim(batch), errors.New("poison")); err != nil {
+		l.Fatal(err)
+	}
+	l.exec("UPDATE tasks SET created_at = created_at - interval '1 hour' WHERE state = 'ready' AND organization = 'globex'")
+	reader := sdk.NewManualReader()
+	_, err := index.Instrumented(l.Index, sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test"))
+	if err != nil {
+		l.Fatal(err)
+	}
+	want := map[string]float64{"backlog_tasks": 4, "backlog_bytes": 400, "buried_tasks": 1, "backlog_oldest": 3600}
+	if diff := cmp.Diff(want, l.gauges(reader, "logs")); diff != "" {
+		l.Error("all organizations' work is summed up:", diff)
+	}
+	none := map[string]float64{"backlog_tasks": 0, "backlog_bytes": 0, "buried_tasks": 0, "backlog_oldest": 0}
+	if diff := cmp.Diff(none, l.gauges(reader, "unknown")); diff != "" {
+		l.Error("a queue without work is told of:", diff)
+	}
+	l.exec("DELETE FROM tasks")
+	if diff := cmp.Diff(want, l.gauges(reader, "logs")); diff != "" {
+		l.Error("one reading serves many scrapes:", diff)
+	}
+}
+
+// gauges collects the backlog's of one signal; ages are rounded to minutes.
+func (l *lab) gauges(reader sdk.Reader, signal string) map[string]float64 {
+	l.Helper()
+	var all metricdata.ResourceMetrics
+	if err := reader.Collect(l.Context(), &all); err != nil {
+		l.Fatal(err)
+	}
+	got := map[string]float64{}
+	of := func(name string, set attribute.Set, v float64) {
+		kind, _ := set.Value("kind")
+		if s, ok := set.Value("signal"); ok && s.AsString() == signal && kind.AsString() == "ingest" && set.Len() == 2 {
+			got[strings.TrimPrefix(name, "lakerunner.index.")] = v
+		}
+	}
+	for _, m := range all.ScopeMetrics[0].Metrics {
+		switch data := m.Data.(type) {
+		case metricdata.Gauge[int64]:
+			for _, p := range data.DataPoints {
+				of(m.Name, p.Attributes, float64(p.Value))
+			}
+		case metricdata.Gauge[float64]:
+			for _, p := range data.DataPoints {
+				of(m.Name, p.Attributes, math.Round(p.Value/60)*60)
+			}
+		}
+	}
+	return got
 }

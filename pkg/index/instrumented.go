@@ -18,10 +18,16 @@ type observer func(verb string, err *error) func()
 
 func unobserved(string, *error) func() { return func() {} }
 
-// Instrumented returns the same index with metrics. Their labels are the verb and the kind of error, nothing else:
+// Instrumented returns the same index with metrics. Their labels are bounded, never an organization:
 //
-//   - lakerunner.index.duration: seconds of each verb, by verb and outcome.
+//   - lakerunner.index.duration: seconds of each verb, by verb and outcome (the kind of error).
 //   - lakerunner.index.connections: connections to the database, by state.
+//   - lakerunner.index.backlog_tasks, lakerunner.index.backlog_bytes: waiting work and work under way, by kind and signal.
+//   - lakerunner.index.backlog_oldest: seconds that the oldest waiting task has waited, by kind and signal.
+//   - lakerunner.index.buried_tasks: tasks that failed too often, by kind and signal.
+//
+// The last four are the whole deployment's, whichever process tells them. They are read every half minute at most, and only when
+// somebody scrapes.
 func Instrumented(x *Index, meter metric.Meter) (*Index, error) {
 	durations, err := meter.Float64Histogram("lakerunner.index.duration", metric.WithUnit("s"),
 		metric.WithDescription("How long the index's verbs take."),
@@ -39,6 +45,9 @@ func Instrumented(x *Index, meter metric.Meter) (*Index, error) {
 			durations.Record(context.Background(), time.Since(began).Seconds(), metric.WithAttributes(
 				attribute.String("verb", verb), attribute.String("outcome", outcome(*failure))))
 		}
+	}
+	if err := instrumented.instrumentBacklog(meter); err != nil {
+		return nil, fmt.Errorf("instrument the index: %w", err)
 	}
 	return &instrumented, nil
 }

@@ -3,7 +3,6 @@
 package index_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -314,20 +313,4 @@ func (l *lab) claimWindow(w lake.Window) *lake.Lease {
 		l.Fatal(err)
 	}
 	return l.claim(compact)
-}
-
-// eventually polls a condition.
-func (l *lab) eventually(what string, condition func() bool) {
-	l.Helper()
-	ctx, cancel := context.WithTimeout(l.Context(), 20*time.Second)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-ctx.Done():
-			l.Fatalf("waited in vain: %s", what)
-		case <-tick.C:
-		}
-	}
 }

@@ -23,10 +23,9 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/objects"
 	"github.com/lakerunner/lakerunner/pkg/stage"
+	ingestorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/ingestor/v1"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/pipeline"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/server"
-
-	ingestorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/ingestor/v1"
 )
 
 // Config is what users set. The zero value is a good one.

@@ -19,9 +19,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
-	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
-
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/host"
@@ -29,6 +26,8 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/index/indextest"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/local/s3/s3test"
+	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
+	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
 	"github.com/lakerunner/lakerunner/services/notifier"
 	"github.com/lakerunner/lakerunner/services/notifier/internal/backfill"
 	"github.com/lakerunner/lakerunner/services/notifier/internal/door/listing"

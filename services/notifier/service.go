@@ -18,13 +18,12 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
-	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
-
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/host"
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/objects"
+	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
 	"github.com/lakerunner/lakerunner/services/notifier/internal/backfill"
 	"github.com/lakerunner/lakerunner/services/notifier/internal/door/listing"
 	"github.com/lakerunner/lakerunner/services/notifier/internal/door/webhook"

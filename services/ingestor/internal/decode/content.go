@@ -123,14 +123,14 @@ func newGzip(compressed *bufio.Reader) (*layer, error) {
 func (l *layer) readMembers(z *gzip.Reader, p []byte) (int, error) {
 	for {
 		n, err := z.Read(p)
-		if err != io.EOF || n > 0 {
-			if err == io.EOF {
+		if !errors.Is(err, io.EOF) || n > 0 {
+			if errors.Is(err, io.EOF) {
 				err = nil // asked again, it says so again
 			}
 			return n, err
 		}
 		next, err := l.rest.Peek(len(gzipMagic))
-		if len(next) == 0 && err == io.EOF {
+		if len(next) == 0 && errors.Is(err, io.EOF) {
 			return 0, io.EOF
 		}
 		if !bytes.Equal(next, gzipMagic) {

@@ -78,7 +78,7 @@ func readTag(r io.ByteReader) (protowire.Number, protowire.Type, error) {
 func readVarint(r io.ByteReader) (uint64, error) {
 	v, err := binary.ReadUvarint(r)
 	switch {
-	case err == nil, errors.Is(err, ErrTruncated), err == io.EOF, fault.KindOf(err) == fault.Invalid:
+	case err == nil, errors.Is(err, ErrTruncated), errors.Is(err, io.EOF), fault.KindOf(err) == fault.Invalid:
 		return v, err
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return 0, fmt.Errorf("it ends inside an otlp message: %w", ErrTruncated)

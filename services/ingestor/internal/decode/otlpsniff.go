@@ -3,6 +3,8 @@
 package decode
 
 import (
+	"errors"
+
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/lakerunner/lakerunner/pkg/lake"
@@ -51,7 +53,7 @@ func findField(b []byte, want protowire.Number, allowed ...protowire.Number) (va
 	d := protoDecoder{}
 	for len(b) > 0 {
 		number, wire, value, rest, err := d.consumeField(b)
-		if err != nil && err != errCut {
+		if err != nil && !errors.Is(err, errCut) {
 			return nil, false
 		}
 		if wire != protowire.BytesType || !oneOf(number, allowed) {

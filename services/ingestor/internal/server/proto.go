@@ -11,10 +11,9 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
-	"github.com/lakerunner/lakerunner/services/ingestor/internal/pipeline"
-
 	ingestorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/ingestor/v1"
 	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
+	"github.com/lakerunner/lakerunner/services/ingestor/internal/pipeline"
 )
 
 func objectOf(o *lakev1.Object) lake.Object {

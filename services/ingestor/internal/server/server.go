@@ -26,10 +26,9 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/objects"
 	"github.com/lakerunner/lakerunner/pkg/stage"
+	ingestorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/ingestor/v1"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/decode"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/pipeline"
-
-	ingestorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/ingestor/v1"
 )
 
 // Index is what the server needs of the index.

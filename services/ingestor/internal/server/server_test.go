@@ -20,11 +20,10 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/index/indextest"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/objects"
-	"github.com/lakerunner/lakerunner/services/ingestor/internal/pipeline"
-	"github.com/lakerunner/lakerunner/services/ingestor/internal/server"
-
 	ingestorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/ingestor/v1"
 	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
+	"github.com/lakerunner/lakerunner/services/ingestor/internal/pipeline"
+	"github.com/lakerunner/lakerunner/services/ingestor/internal/server"
 )
 
 type fixture struct {

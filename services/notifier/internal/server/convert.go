@@ -9,12 +9,11 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
-	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
-
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
+	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
 	"github.com/lakerunner/lakerunner/services/notifier/internal/backfill"
 	"github.com/lakerunner/lakerunner/services/notifier/internal/intake"
 )

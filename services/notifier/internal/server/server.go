@@ -6,11 +6,10 @@ package server
 import (
 	"context"
 
-	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
-
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/index"
+	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
 	"github.com/lakerunner/lakerunner/services/notifier/internal/backfill"
 	"github.com/lakerunner/lakerunner/services/notifier/internal/intake"
 )
