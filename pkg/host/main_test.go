@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -249,6 +251,13 @@ func TestProcess(t *testing.T) {
 		}
 		if other, err := p.Index(); err != nil || other != one {
 			t.Errorf("got %v, %v", other, err)
+		}
+		w := httptest.NewRecorder()
+		p.telemetry.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		for _, name := range []string{"lakerunner_index_duration_seconds", "lakerunner_index_backlog_tasks", "lakerunner_index_buried_tasks"} {
+			if !strings.Contains(w.Body.String(), name) {
+				t.Errorf("%s is not among the metrics", name)
+			}
 		}
 	})
 	t.Run("without a database it says what to set", func(t *testing.T) {

@@ -177,7 +177,7 @@ func (p *Process) Section(service string, into any) error {
 	return fault.Wrap(fault.Invalid, p.settings.apply(section, into))
 }
 
-// Index opens lrdb, once, and checks that it answers. It does not migrate.
+// Index opens lrdb, once, checks that it answers, and counts its calls. It does not migrate.
 func (p *Process) Index() (*index.Index, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -195,9 +195,9 @@ func (p *Process) Index() (*index.Index, error) {
 		opened.Close()
 		return nil, fmt.Errorf("lrdb does not answer; check LRDB_URL and that Postgres runs: %w", err)
 	}
-	p.index = opened
 	p.onClose(func(context.Context) error { opened.Close(); return nil })
-	return opened, nil
+	p.index, err = index.Instrumented(opened, p.Meter)
+	return p.index, err
 }
 
 func (p *Process) needsLRDB() error {
