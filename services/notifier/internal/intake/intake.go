@@ -10,8 +10,7 @@
 // its receipt and vanishes. A new door is a package beside internal/door/webhook that makes Notices, and a line in service.go.
 //
 // Objects that are not to be ingested get receipts 'skipped' with the reason, so that nobody has to guess: those that no storage
-// profile claims, empty ones, directory markers. One kind is only counted unless a user named it (Notice.Asked): LakeRunner's own
-// files below db/. Each segment that is written comes back as an event, and a receipt for each would double the table for nothing.
+// profile claims, empty ones, directory markers, and LakeRunner's own files below db/, each of which comes back as an event.
 package intake
 
 import (
@@ -43,7 +42,7 @@ type Notice struct {
 	Object lake.Object
 	// Complete is set when Object has its tag and size; else they are looked up.
 	Complete bool
-	// Asked is set when a user named this object: then even LakeRunner's own files get a receipt, and one that does not exist is an error.
+	// Asked is set when a user named this object: then one that does not exist is an error.
 	Asked bool
 }
 
@@ -55,7 +54,6 @@ const (
 	Received  Outcome = "received"  // a receipt and a task
 	Skipped   Outcome = "skipped"   // a receipt with the reason, no task
 	Duplicate Outcome = "duplicate" // it had its receipt
-	Own       Outcome = "own"       // written by LakeRunner; no receipt
 	Gone      Outcome = "gone"      // it does not exist any more; no receipt
 	Malformed Outcome = "malformed" // no object can have this name; no receipt
 )
@@ -168,9 +166,6 @@ func resolved(snapshot *config.Snapshot, n Notice) row {
 		return row{outcome: Malformed}
 	}
 	r := snapshot.Resolve(n.Object.Bucket, n.Object.Key)
-	if r.SkipReason == config.SkipOwn && !n.Asked {
-		return row{outcome: Own}
-	}
 	return row{notice: index.Notice{
 		Object:       n.Object,
 		Organization: r.Organization,
