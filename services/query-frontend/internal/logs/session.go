@@ -81,10 +81,7 @@ func (s *Session) cut(reason string) {
 
 // Evaluate answers a query by Loki's engine.
 func (s *Session) Evaluate(ctx context.Context, req Request) (logqlmodel.Result, error) {
-	params, err := params(req)
-	if err != nil {
-		return logqlmodel.Result{}, err
-	}
+	params := params{req}
 	ctx = user.InjectOrgID(ctx, string(s.Organization))
 	result, err := guarded(func() (logqlmodel.Result, error) { return s.query(ctx, req, params).Exec(ctx) })
 	if err != nil {
@@ -99,15 +96,6 @@ func (s *Session) query(ctx context.Context, req Request, params logql.Params) l
 		return logql.NewDownstreamEngine(logql.EngineOpts{}, leaves{s, req.Query}, s.engineLimits(s.Limits.Series), nopLogger).Query(ctx, params)
 	}
 	return logql.NewEngine(logql.EngineOpts{}, &querier{session: s, request: req}, s.engineLimits(s.Limits.Series), nopLogger).Query(params)
-}
-
-func params(req Request) (logql.Params, error) {
-	literal, err := logql.NewLiteralParams(req.Query.Text, req.Start, req.End, req.Step, req.Interval,
-		req.Direction, uint32(max(0, req.Limit)), nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	return logql.ParamsWithExpressionOverride{Params: literal, ExpressionOverride: req.Query.Expr}, nil
 }
 
 // guarded turns a panic of the engine into an error: one query must not end the process.

@@ -6,7 +6,6 @@ import (
 	"net/http"
 
 	"github.com/grafana/loki/v3/pkg/loghttp"
-	"github.com/grafana/loki/v3/pkg/logql/syntax"
 	"github.com/grafana/loki/v3/pkg/logqlmodel"
 	"github.com/grafana/loki/v3/pkg/logqlmodel/stats"
 	"github.com/grafana/loki/v3/pkg/util/httpreq"
@@ -20,14 +19,10 @@ func (a *API) instant(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return invalid(err)
 	}
-	expr, err := syntax.ParseExpr(asked.Query)
-	if err != nil {
-		return invalid(err)
-	}
-	if _, ok := expr.(syntax.SampleExpr); !ok {
-		return logqlmodel.ErrUnsupportedSyntaxForInstantQuery
-	}
-	return a.evaluate(w, r, query.Request{Query: asked.Query, Start: asked.Ts, End: asked.Ts, Limit: int(asked.Limit), Direction: asked.Direction})
+	return a.evaluate(w, r, query.Request{
+		Query: asked.Query, Start: asked.Ts, End: asked.Ts, Limit: int(asked.Limit), Direction: asked.Direction,
+		Refusal: logqlmodel.ErrUnsupportedSyntaxForInstantQuery,
+	})
 }
 
 func (a *API) rangeQuery(w http.ResponseWriter, r *http.Request) error {

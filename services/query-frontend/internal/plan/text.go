@@ -5,6 +5,7 @@ package plan
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/grafana/loki/v3/pkg/logql/log"
 	"github.com/grafana/loki/v3/pkg/logql/syntax"
@@ -49,8 +50,12 @@ type exactBytes struct{ *log.BytesLabelFilter }
 // String returns the comparison in LogQL.
 func (f exactBytes) String() string { return fmt.Sprintf("%s%s%dB", f.Name, f.Type, f.Value) }
 
-// sameRange reports whether text parses back to l's range and offset: Loki prints ranges in milliseconds.
+// sameRange reports whether text parses back to l's range and offset: Loki prints ranges in milliseconds. Whole ones need no second
+// look, and parsing is dear.
 func sameRange(text string, l *Leaf) bool {
+	if l.Range%time.Millisecond == 0 && l.Offset == 0 {
+		return true
+	}
 	expr, err := syntax.ParseSampleExpr(text)
 	if err != nil {
 		return false

@@ -94,6 +94,8 @@ type Request struct {
 	Interval   time.Duration // least distance of lines
 	Limit      int           // of lines
 	Direction  logproto.Direction
+	// Refusal answers a log query where only a metric query will do. Nil: either will.
+	Refusal error
 }
 
 // Answer is a query's answer.
@@ -155,6 +157,9 @@ func (f *Frontend) begin(ctx context.Context, req Request) (*run, error) {
 	planned, err := plan.Parse(req.Query)
 	if err != nil {
 		return nil, logs.Classify(err)
+	}
+	if req.Refusal != nil && planned.Kind == plan.KindLogs {
+		return nil, req.Refusal
 	}
 	if err := check(planned, req, organization.Limits); err != nil {
 		return nil, err

@@ -100,7 +100,7 @@ func (f writerFunc) Write(p []byte) (int, error) {
 }
 
 func (s *Server) arrow(ctx context.Context, req *queryv1.QueryArrowRequest, w io.Writer) (query.Statistics, error) {
-	if expectSamples(req.GetQuery()) == nil {
+	if isMetric(req.GetQuery()) {
 		return s.arrowSamples(ctx, req, w)
 	}
 	return s.arrowLines(ctx, req, w)

@@ -12,23 +12,20 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/index"
 	queryv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/query/v1"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/logs"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/query"
 )
 
-// expectSamples reports a query that is no metric query.
-func expectSamples(text string) error {
+// isMetric reports a metric query. What cannot be parsed is none; who evaluates it says why.
+func isMetric(text string) bool {
 	expr, err := syntax.ParseExpr(text)
 	if err != nil {
-		return logs.Classify(err)
+		return false
 	}
-	if _, ok := expr.(syntax.SampleExpr); !ok {
-		return fault.New(fault.Invalid, "%s is a log query; ask for its lines", text)
-	}
-	return nil
+	_, ok := expr.(syntax.SampleExpr)
+	return ok
 }
 
 func lineOf(l *logs.Line) *queryv1.LogLine {

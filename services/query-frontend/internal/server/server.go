@@ -40,9 +40,7 @@ func (s *Server) QuerySamples(ctx context.Context, req *queryv1.QuerySamplesRequ
 	if err != nil {
 		return nil, err
 	}
-	if err := expectSamples(req.GetQuery()); err != nil {
-		return nil, err
-	}
+	asked.Refusal = fault.New(fault.Invalid, "%s is a log query; ask for its lines", req.GetQuery())
 	answer, err := s.frontend.Evaluate(ctx, asked)
 	if err != nil {
 		return nil, err
@@ -141,7 +139,7 @@ func samplesRequest(text string, start, end *timestamppb.Timestamp, step time.Du
 
 // eitherRequest is that of a query of either kind.
 func eitherRequest(text string, start, end *timestamppb.Timestamp, step time.Duration) (query.Request, error) {
-	if expectSamples(text) == nil {
+	if isMetric(text) {
 		return samplesRequest(text, start, end, step)
 	}
 	from, to, err := bounds(start, end, queryRange)
