@@ -192,6 +192,10 @@ func (b *s3Bucket) deleteEach(ctx context.Context, keys []string) error {
 }
 
 func (b *s3Bucket) fail(ctx context.Context, verb, key string, err error) error {
+	switch apiCode(err) {
+	case "NoSuchKey", "NotFound":
+		return fault.New(fault.NotFound, "%s: there is no object s3://%s/%s", verb, b.name, key)
+	}
 	return fault.Wrap(kindOf(ctx, err), fmt.Errorf("%s %s/%s: %w", verb, b.name, key, err))
 }
 
