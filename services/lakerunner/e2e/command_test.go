@@ -379,6 +379,7 @@ func TestCommandErrors(t *testing.T) {
 		"unknown subcommand": {args: []string{"config", "set"}, code: 2, says: `unknown command "set"`},
 		"two labels":         {args: []string{"labels", "a", "b"}, code: 2, says: `unexpected argument "b"`},
 		"nothing to ingest":  {args: []string{"ingest"}, code: 2, says: "the file or object is missing"},
+		"no such object":     {args: []string{"ingest", "s3://" + l.bucket.Name() + "/none"}, code: 1, says: "there is no object s3://" + l.bucket.Name() + "/none\n"},
 		"an empty answer":    {args: []string{"query", `{a="b"}`}, code: 0, says: "no lines from"},
 	}
 	for name, c := range cases {
