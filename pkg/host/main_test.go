@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -186,6 +187,34 @@ func TestProgram(t *testing.T) {
 			t.Errorf("got %d: %s", got.code, got.out)
 		}
 	})
+}
+
+// TestPipelineCollectsGarbageEarly is not parallel: the setting is the whole process's.
+func TestPipelineCollectsGarbageEarly(t *testing.T) {
+	before := debug.SetGCPercent(100)
+	t.Cleanup(func() { debug.SetGCPercent(before) })
+	for name, c := range map[string]struct {
+		environ []string
+		options []MainOption
+		want    int
+	}{
+		"of a pipeline service": {nil, []MainOption{Pipeline()}, 50},
+		"where GOGC is set":     {[]string{"GOGC=100"}, []MainOption{Pipeline()}, 100},
+		"of any other":          {nil, nil, 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			debug.SetGCPercent(100)
+			p, err := NewProcess(t.Context(), Start{Name: "ingestor", Environ: c.environ})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			p.tune(c.options)
+			if got := debug.SetGCPercent(100); got != c.want {
+				t.Errorf("GOGC is %d, want %d", got, c.want)
+			}
+		})
+	}
 }
 
 func TestProcess(t *testing.T) {

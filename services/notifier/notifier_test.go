@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/otel/attribute"
+	sdk "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -46,6 +49,7 @@ type world struct {
 	bucket  *s3test.Bucket
 	source  config.Source
 	service *notifier.Service
+	metrics sdk.Reader
 	http    *httptest.Server
 	api     notifierv1.NotifierServiceServer
 }
@@ -82,7 +86,9 @@ func (w *world) start(s settings) {
 	w.t.Helper()
 	s.config.Webhook.Tokens = []string{"s3=" + token, "minio=another"}
 	var err error
+	w.metrics = sdk.NewManualReader()
 	w.service, err = notifier.New(s.config, notifier.Deps{
+		Meter: sdk.NewMeterProvider(sdk.WithReader(w.metrics)).Meter("test"),
 		Index: w.index, Config: w.source, Objects: config.Buckets(w.source, nil), Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)),
 	})
 	if err != nil {
@@ -222,6 +228,29 @@ func (w *world) want(lines ...string) {
 	}
 }
 
+// counted returns a counter's values by one of its labels.
+func (w *world) counted(name, label string) map[string]int64 {
+	w.t.Helper()
+	var all metricdata.ResourceMetrics
+	if err := w.metrics.Collect(w.t.Context(), &all); err != nil {
+		w.t.Fatal(err)
+	}
+	counts := map[string]int64{}
+	for _, scope := range all.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			sum, ok := m.Data.(metricdata.Sum[int64])
+			if m.Name != name || !ok {
+				continue
+			}
+			for _, p := range sum.DataPoints {
+				value, _ := p.Attributes.Value(attribute.Key(label))
+				counts[value.AsString()] += p.Value
+			}
+		}
+	}
+	return counts
+}
+
 func TestWebhook(t *testing.T) {
 	t.Parallel()
 	t.Run("an object that is put has a receipt and a task", func(t *testing.T) {
@@ -314,6 +343,9 @@ func TestWebhook(t *testing.T) {
 			}
 		}
 		w.want()
+		if diff := cmp.Diff(map[string]int64{"deleted": 1, "test": 2, "unknown": 1}, w.counted("lakerunner.notifier.events", "kind")); diff != "" {
+			t.Error("they are counted:", diff)
+		}
 	})
 	t.Run("only the source's own token opens it", func(t *testing.T) {
 		t.Parallel()

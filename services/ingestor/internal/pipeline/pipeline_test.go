@@ -194,6 +194,46 @@ func TestRejectedRows(t *testing.T) {
 	})
 }
 
+// TestHostileObjects holds that the receipt says what was wrong, and that the neighbour's rows are all there.
+func TestHostileObjects(t *testing.T) {
+	t.Parallel()
+	good := lines("good", 100, benchTime(), time.Second)
+	for name, c := range map[string]struct {
+		content []byte
+		state   lake.ReceiptState
+		reason  string
+		out     int64
+		reject  map[string]int64
+	}{
+		"a bomb of 1000:1":           {gzipped(make([]byte, 256<<20)), lake.ReceiptFailed, "decompress", 0, nil},
+		"a line of 64 MB":            {slices.Concat(good, bytes.Repeat([]byte("x"), 64<<20), []byte("\n"), good), lake.ReceiptDone, "", 200, map[string]int64{"line_too_long": 1}},
+		"nothing but broken text":    {bytes.Repeat([]byte("\xff\xfe\n"), 50), lake.ReceiptFailed, "no known format", 0, nil},
+		"a gzip header and no more":  {gzipped(good)[:12], lake.ReceiptFailed, "truncated", 0, nil},
+		"times of 1970 and of 2262":  {[]byte("1970-01-01T00:00:00Z a\n2262-04-11T23:47:16Z b\n"), lake.ReceiptDone, "", 0, map[string]int64{"too_old": 1, "too_new": 1}},
+		"a year that no int64 holds": {[]byte(`{"timestamp":"9999-12-31T23:59:59Z","message":"far"}` + "\n"), lake.ReceiptDone, "", 0, map[string]int64{"too_new": 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			hostile, neighbour := f.put("logs-raw/acme/c/hostile", c.content), f.put("logs-raw/acme/c/neighbour", good)
+			edit := f.work(hostile, neighbour)
+			got := outcomes(edit)
+			if o := got[neighbour.ID]; o.State != lake.ReceiptDone || o.RowsOut != 100 || len(f.rows(edit.Add)[neighbour.ID]) != 100 {
+				t.Errorf("the neighbour: %+v", o)
+			}
+			o := got[hostile.ID]
+			if o.State != c.state || o.RowsOut != c.out || !strings.Contains(o.Reason, c.reason) || o.State == lake.ReceiptFailed && o.Reason == "" {
+				t.Errorf("%+v", o)
+			}
+			for reason, n := range c.reject {
+				if o.Rejected[reason] != n {
+					t.Errorf("rejected %v, want %v", o.Rejected, c.reject)
+				}
+			}
+		})
+	}
+}
+
 func gunzip(t testing.TB, content []byte) []byte {
 	t.Helper()
 	z, err := gzip.NewReader(bytes.NewReader(content))
