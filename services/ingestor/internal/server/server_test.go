@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +32,40 @@ type fixture struct {
 	server *server.Server
 	index  *index.Index
 	bucket objects.Bucket
+	store  *troubled
+}
+
+// troubled is a store whose reads fail while it is told to.
+type troubled struct {
+	objects.Store
+	mu   sync.Mutex
+	fail error
+}
+
+func (s *troubled) trouble(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = err
+}
+
+func (s *troubled) Bucket(ctx context.Context, name string) (objects.Bucket, error) {
+	b, err := s.Store.Bucket(ctx, name)
+	return troubledBucket{Bucket: b, store: s}, err
+}
+
+type troubledBucket struct {
+	objects.Bucket
+	store *troubled
+}
+
+func (b troubledBucket) Get(ctx context.Context, key, tag string) (io.ReadCloser, objects.Attributes, error) {
+	b.store.mu.Lock()
+	err := b.store.fail
+	b.store.mu.Unlock()
+	if err != nil {
+		return nil, objects.Attributes{}, err
+	}
+	return b.Bucket.Get(ctx, key, tag)
 }
 
 func setup(t *testing.T) fixture {
@@ -42,14 +78,14 @@ storage_profiles:
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := config.Buckets(source, nil)
+	store := &troubled{Store: config.Buckets(source, nil)}
 	bucket, err := store.Bucket(context.Background(), "telemetry")
 	if err != nil {
 		t.Fatal(err)
 	}
 	x := indextest.New(t)
 	worker := pipeline.New(pipeline.Config{Scratch: t.TempDir()}, pipeline.Deps{Objects: store, Config: source})
-	return fixture{index: x, bucket: bucket, server: server.New(server.Deps{
+	return fixture{index: x, bucket: bucket, store: store, server: server.New(server.Deps{
 		Index: x, Config: source, Objects: store, Work: worker.Work, Batch: index.Batch{Kind: lake.TaskIngest},
 		Log: slog.New(slog.DiscardHandler), Meter: noop.Meter{},
 	})}
@@ -217,4 +253,84 @@ func TestReceiptsAndReplay(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestBurialAndReplay follows an object that cannot be read to its grave, and back.
+func TestBurialAndReplay(t *testing.T) {
+	t.Parallel()
+	const maxAttempts = 5 // the index's default
+	f := setup(t)
+	object := f.put(t, "logs-raw/acme/c/a.txt", content(7))
+	try := func(trouble error) *lakev1.Receipt {
+		t.Helper()
+		f.store.trouble(trouble)
+		// A call of its own does not wait for the task's backing off. Its error is the store's; the receipt tells the rest.
+		_, err := f.server.IngestObject(acme(), &ingestorv1.IngestObjectRequest{Object: object})
+		r := f.receipts(t, lakev1.ReceiptState_RECEIPT_STATE_UNSPECIFIED)[0]
+		if pending := r.GetState() == lakev1.ReceiptState_RECEIPT_STATE_PENDING; pending != (err != nil) {
+			t.Fatalf("%v, %v", r, err)
+		}
+		return r
+	}
+	for range 3 * maxAttempts {
+		if r := try(fault.New(fault.Unavailable, "the store is away")); r.GetState() != lakev1.ReceiptState_RECEIPT_STATE_PENDING {
+			t.Fatalf("an outage buried it: %v", r)
+		}
+	}
+	for i := range maxAttempts {
+		r := try(fault.New(fault.Denied, "the store denies"))
+		if buried := r.GetState() == lakev1.ReceiptState_RECEIPT_STATE_FAILED; buried != (i == maxAttempts-1) || !strings.Contains(r.GetReason(), "denies") {
+			t.Fatalf("try %d: %v", i, r)
+		}
+	}
+	if failed := f.receipts(t, lakev1.ReceiptState_RECEIPT_STATE_FAILED); len(failed) != 1 {
+		t.Fatalf("%d failed receipts are listed", len(failed))
+	}
+	backlog, err := f.index.Backlog(context.Background())
+	if err != nil || len(backlog) != 1 || backlog[0].Buried != 1 || backlog[0].Tasks != 0 {
+		t.Errorf("backlog %+v, %v", backlog, err)
+	}
+	replayed, err := f.server.ReplayObjects(acme(), &ingestorv1.ReplayObjectsRequest{State: lakev1.ReceiptState_RECEIPT_STATE_FAILED})
+	if err != nil || replayed.GetObjects() != 1 {
+		t.Fatalf("%v, %v", replayed, err)
+	}
+	if r := try(nil); r.GetState() != lakev1.ReceiptState_RECEIPT_STATE_DONE || r.GetRowsOut() != 7 || r.GetRevision() != 1 {
+		t.Errorf("after the replay: %v", r)
+	}
+}
+
+// receipts lists those of acme in a state.
+func (f fixture) receipts(t *testing.T, state lakev1.ReceiptState) []*lakev1.Receipt {
+	t.Helper()
+	list, err := f.server.ListReceipts(acme(), &ingestorv1.ListReceiptsRequest{State: state})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.GetReceipts()
+}
+
+func TestReceiptsOfNobody(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	if _, err := f.index.Receive(context.Background(), []index.Notice{
+		{Object: lake.Object{Bucket: "telemetry", Key: "elsewhere/x", Tag: "t", Size: 1}, SkipReason: config.SkipUnclaimed},
+		{Object: lake.Object{Bucket: "telemetry", Key: "logs-raw/acme/c/x", Tag: "t", Size: 1}, Organization: "acme"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		ctx   context.Context
+		named string
+	}{
+		"a deployment's admin": {as("", config.ScopeAdmin), ""},
+		"an admin who asks":    {as("acme", config.ScopeAdmin), "-"},
+	} {
+		list, err := f.server.ListReceipts(c.ctx, &ingestorv1.ListReceiptsRequest{Organization: c.named})
+		if err != nil || len(list.GetReceipts()) != 1 || list.GetReceipts()[0].GetReason() != config.SkipUnclaimed {
+			t.Errorf("%s: %v, %v", name, list, err)
+		}
+	}
+	if _, err := f.server.ListReceipts(acme(), &ingestorv1.ListReceiptsRequest{Organization: "-"}); !errors.Is(err, fault.Invalid) && !errors.Is(err, fault.Denied) {
+		t.Errorf("got %v", err)
+	}
 }

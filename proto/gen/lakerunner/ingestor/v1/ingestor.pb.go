@@ -559,7 +559,8 @@ func (x *RejectedRow) GetRow() string {
 // ListReceiptsRequest asks for a page.
 type ListReceiptsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Organization. Empty: the caller's own; another one needs the admin scope.
+	// Organization. Empty: the caller's own; another one needs the admin scope. "-", or empty with an admin key of no organization:
+	// receipts of objects that no storage profile claims, our own below db/ among them.
 	Organization string `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
 	// Only this state. Unspecified: any.
 	State v1.ReceiptState `protobuf:"varint,2,opt,name=state,proto3,enum=lakerunner.lake.v1.ReceiptState" json:"state,omitempty"`
