@@ -3,7 +3,10 @@
 package scan
 
 import (
+	"fmt"
+	"io"
 	"strings"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -11,7 +14,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/segfile"
 )
 
-// Contents is a segment's sidecar, prepared for queries. It is immutable.
+// Contents is a segment's sidecar, prepared for queries. It is immutable, but that it learns where the columns of the segment's file are.
 type Contents struct {
 	*segfile.Catalogue
 	sidecar    *segfile.Sidecar
@@ -19,6 +22,23 @@ type Contents struct {
 	origins    [][]columns.Label // structured metadata of each origin, stream labels included
 	originHas  map[string]bool   // names in origins
 	attributes []attribute
+	chunks     atomic.Pointer[segfile.Chunks]
+}
+
+// places says where the columns are. The footer is read once.
+func (c *Contents) places(file io.ReaderAt, size int64) (*segfile.Chunks, error) {
+	if known := c.chunks.Load(); known != nil {
+		return known, nil
+	}
+	chunks, err := segfile.ReadChunks(file, size)
+	if err != nil {
+		return nil, err
+	}
+	if chunks.Groups() != len(c.RowGroups) {
+		return nil, fmt.Errorf("a file of %d row groups has a sidecar of %d", chunks.Groups(), len(c.RowGroups))
+	}
+	c.chunks.Store(chunks)
+	return chunks, nil
 }
 
 type stream struct {

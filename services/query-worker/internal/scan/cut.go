@@ -26,6 +26,11 @@ type cut struct {
 	where      []string
 	// spans are the rows to look at; nil: all.
 	spans []cache.Rows
+	// groups are the row groups to look at.
+	groups []int
+	// needles are texts that every row's body has, and trace is the trace id that every row has, if there are such.
+	needles []string
+	trace   *[16]byte
 	// lines is whether the body has to be looked at.
 	lines bool
 	// labels is whether where has conditions on structured metadata.
@@ -320,7 +325,8 @@ func (a *attribute) sparseCondition() string {
 
 // chooseRows asks the token filter and the row groups' times which rows can matter.
 func (k *cut) chooseRows(sel *plan.Selection) bool {
-	candidates := k.contents.sidecar.Candidates(sel.Lines.Needles, k.traceID(sel.Labels))
+	k.needles, k.trace = sel.Lines.Needles, k.traceID(sel.Labels)
+	candidates := k.contents.sidecar.Candidates(k.needles, k.trace)
 	groups := k.contents.RowGroups
 	all := true
 	for i, g := range groups {
@@ -328,6 +334,7 @@ func (k *cut) chooseRows(sel *plan.Selection) bool {
 			all = false
 			continue
 		}
+		k.groups = append(k.groups, i)
 		last := len(k.spans) - 1
 		if last >= 0 && k.spans[last].Last+1 == g.FirstRow {
 			k.spans[last].Last += g.Rows

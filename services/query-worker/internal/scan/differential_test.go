@@ -130,9 +130,11 @@ func TestSamplesEqualLokis(t *testing.T) {
 	t.Parallel()
 	seed := seeds(t)
 	f := setup(t, seed, 3000)
+	scanners := []*Scanner{f.scanner, openScanner(t, f.dir, Options{Parallel: 2, Memory: 1 << 30, MaxSeries: 100_000, RangedFrom: 1, DirectRows: -1})}
 	m := &queryMaker{rand.New(rand.NewPCG(seed, 2))}
 	ways := map[string]int{}
 	for range differentialQueries {
+		f.scanner = pick(m.rng, scanners...)
 		q := m.samples()
 		want, wantErr := reference{f.rows}.samples(t.Context(), q)
 		got, err := f.samples(t.Context(), q)
@@ -280,8 +282,10 @@ func TestLinesEqualLokis(t *testing.T) {
 	t.Parallel()
 	seed := seeds(t)
 	f := setup(t, seed, 3000)
+	scanners := []*Scanner{f.scanner, openScanner(t, f.dir, Options{Parallel: 2, Memory: 1 << 30, MaxSeries: 100_000, RangedFrom: 1, DirectRows: -1})}
 	m := &queryMaker{rand.New(rand.NewPCG(seed, 3))}
 	for range differentialQueries {
+		f.scanner = pick(m.rng, scanners...)
 		q := Lines{Selector: m.selector() + " " + m.pipeline(), Start: began.UnixNano(), End: began.Add(testHours * time.Hour).UnixNano()}
 		q.Limit, q.Forward = pick(m.rng, 0, 1, 10, 100, 1000), m.rng.IntN(2) == 0
 		if m.rng.IntN(2) == 0 {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/segfile"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
 )
@@ -174,6 +175,9 @@ func (l *lineScan) search(ctx context.Context, k *cut, found *best) error {
 	if err != nil {
 		return err
 	}
+	if l.pruned(k) {
+		return p.direct(ctx)
+	}
 	if l.query.Limit > 0 {
 		size := l.query.Limit
 		if !l.selection.Decided() {
@@ -186,6 +190,28 @@ func (l *lineScan) search(ctx context.Context, k *cut, found *best) error {
 	}
 	_, err = p.read(ctx, p.conditions(), "")
 	return err
+}
+
+// direct gives rows to the pipeline without DuckDB.
+func (p *pages) direct(ctx context.Context) error {
+	d, err := p.scan.openDirect(p.cut, p.file)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	// The first in the direction first, so that the others are known not to be wanted.
+	order := func(time *segfile.Vector, rows []int32) {
+		slices.SortFunc(rows, func(a, b int32) int {
+			c := cmp.Or(cmp.Compare(time.Number(int(a)), time.Number(int(b))), cmp.Compare(a, b))
+			if p.scan.query.Forward {
+				return c
+			}
+			return -c
+		})
+	}
+	at := func(time, number int64) position { return position{time: time, ordinal: p.cut.ordinal, row: number} }
+	wants := func(time, number int64) bool { return p.found.wantsPosition(at(time, number)) }
+	return d.each(ctx, &p.projection, order, wants, func(r *row) error { return p.row(r, at(r.Time, r.number)) })
 }
 
 // leastPage is the size of the page of rows in order that may hold all the lines that are wanted.

@@ -31,7 +31,37 @@ type row struct {
 // field is one column of a statement, and how its values get into a row.
 type field struct {
 	sql string
-	set func(r *row, a arrow.Array, i int)
+	// column is what the value is made of in a file that is read without SQL.
+	column string
+	set    func(r *row, v values, i int)
+}
+
+// values are the values of one column: those of a batch, or a segfile.Vector.
+type values interface {
+	IsNull(i int) bool
+	// Number is an integer, the bits of a double, or 0 or 1 for a truth value; 0 for null.
+	Number(i int) int64
+	// Text is text or bytes without a copy; empty for null.
+	Text(i int) string
+}
+
+var _ values = (*segfile.Vector)(nil)
+
+// arrowValues are the values of a column of a batch.
+type arrowValues struct{ arrow.Array }
+
+// Number implements values.
+func (a arrowValues) Number(i int) int64 { return int64At(a.Array, i) }
+
+// Text implements values.
+func (a arrowValues) Text(i int) string { return bytesAt(a.Array, i) }
+
+func valuesOf(batch arrow.RecordBatch) []values {
+	all := make([]values, batch.NumCols())
+	for i := range all {
+		all[i] = arrowValues{batch.Column(i)}
+	}
+	return all
 }
 
 // projection is the columns that a query needs of a segment.
@@ -43,8 +73,8 @@ type projection struct {
 	sparse, origin bool
 }
 
-func (p *projection) add(sql string, set func(r *row, a arrow.Array, i int)) {
-	p.fields = append(p.fields, field{sql, set})
+func (p *projection) add(sql string, set func(r *row, v values, i int)) {
+	p.fields = append(p.fields, field{sql, sql, set})
 }
 
 func (p *projection) columns() []string {
@@ -70,6 +100,12 @@ func int64At(a arrow.Array, i int) int64 {
 		return a.Value(i)
 	case *array.Int32:
 		return int64(a.Value(i))
+	case *array.Float64:
+		return int64(math.Float64bits(a.Value(i)))
+	case *array.Boolean:
+		if a.Value(i) {
+			return 1
+		}
 	}
 	return 0
 }
@@ -89,19 +125,19 @@ func bytesAt(a arrow.Array, i int) string {
 }
 
 func (p *projection) time() {
-	p.add("time", func(r *row, a arrow.Array, i int) { r.Time = int64At(a, i) })
+	p.add("time", func(r *row, v values, i int) { r.Time = v.Number(i) })
 }
 
 func (p *projection) stream() {
-	p.add("stream", func(r *row, a arrow.Array, i int) { r.Stream = columns.StreamID(int64At(a, i)) })
+	p.add("stream", func(r *row, v values, i int) { r.Stream = columns.StreamID(v.Number(i)) })
 }
 
 func (p *projection) number() {
-	p.add("row", func(r *row, a arrow.Array, i int) { r.number = int64At(a, i) })
+	p.add("row", func(r *row, v values, i int) { r.number = v.Number(i) })
 }
 
 func (p *projection) body() {
-	p.add("body", func(r *row, a arrow.Array, i int) { r.Body = bytesAt(a, i) })
+	p.add("body", func(r *row, v values, i int) { r.Body = v.Text(i) })
 }
 
 // structured adds what the names need of a cut.
@@ -149,7 +185,7 @@ func (p *projection) addOrigin() {
 		return
 	}
 	p.origin = true
-	p.add("origin", func(r *row, a arrow.Array, i int) { r.Origin = columns.OriginID(int64At(a, i)) })
+	p.add("origin", func(r *row, v values, i int) { r.Origin = columns.OriginID(v.Number(i)) })
 }
 
 // fixed adds the columns of a fixed field, if that is what the name is of.
@@ -157,25 +193,29 @@ func (p *projection) fixed(name string) {
 	before := len(p.fields)
 	switch name {
 	case columns.MetadataDetectedLevel:
-		p.add("detected_level", func(r *row, a arrow.Array, i int) { r.DetectedLevel = bytesAt(a, i) })
+		p.add("detected_level", func(r *row, v values, i int) { r.DetectedLevel = v.Text(i) })
 	case columns.MetadataSeverityText:
-		p.add("severity_text", func(r *row, a arrow.Array, i int) { r.SeverityText = bytesAt(a, i) })
+		p.add("severity_text", func(r *row, v values, i int) { r.SeverityText = v.Text(i) })
 	case columns.MetadataSeverityNumber:
-		p.add("severity_number", func(r *row, a arrow.Array, i int) { r.SeverityNumber = int32(int64At(a, i)) })
+		p.add("severity_number", func(r *row, v values, i int) { r.SeverityNumber = int32(v.Number(i)) })
 	case columns.MetadataObservedTimestamp:
-		p.add("time_source", func(r *row, a arrow.Array, i int) { r.TimeSource = columns.TimeSource(int64At(a, i)) })
-		p.add(segfile.ObservedTimeSQL, func(r *row, a arrow.Array, i int) { r.ObservedTime = int64At(a, i) })
+		p.add("time_source", func(r *row, v values, i int) { r.TimeSource = columns.TimeSource(v.Number(i)) })
+		p.add(segfile.ObservedTimeSQL, func(r *row, v values, i int) { r.ObservedTime = v.Number(i) })
+		p.fields[len(p.fields)-1].column = delayColumn
 	case columns.MetadataDroppedAttributes:
-		p.add("dropped_attributes", func(r *row, a arrow.Array, i int) { r.DroppedAttributes = uint32(int64At(a, i)) })
+		p.add("dropped_attributes", func(r *row, v values, i int) { r.DroppedAttributes = uint32(v.Number(i)) })
 	case columns.MetadataFlags:
-		p.add("flags", func(r *row, a arrow.Array, i int) { r.Flags = uint32(int64At(a, i)) })
+		p.add("flags", func(r *row, v values, i int) { r.Flags = uint32(v.Number(i)) })
 	case columns.MetadataTraceID:
-		p.add("trace_id", func(r *row, a arrow.Array, i int) { r.TraceID = [16]byte{}; copy(r.TraceID[:], bytesAt(a, i)) })
+		p.add("trace_id", func(r *row, v values, i int) { r.TraceID = [16]byte{}; copy(r.TraceID[:], v.Text(i)) })
 	case columns.MetadataSpanID:
-		p.add("span_id", func(r *row, a arrow.Array, i int) { r.SpanID = [8]byte{}; copy(r.SpanID[:], bytesAt(a, i)) })
+		p.add("span_id", func(r *row, v values, i int) { r.SpanID = [8]byte{}; copy(r.SpanID[:], v.Text(i)) })
 	}
 	p.metadata = p.metadata || len(p.fields) > before
 }
+
+// delayColumn is the column that ObservedTimeSQL adds to the time.
+const delayColumn = "observed_delay"
 
 func (p *projection) attribute(of *attribute) {
 	p.metadata = true
@@ -188,9 +228,9 @@ func (p *projection) attribute(of *attribute) {
 	}
 	name, kind := of.Name, of.Kind
 	value := valueReader(kind)
-	p.add(of.Column, func(r *row, a arrow.Array, i int) {
-		if a.IsValid(i) {
-			r.Attributes = append(r.Attributes, columns.Attribute{Name: name, Value: value(a, i)})
+	p.add(of.Column, func(r *row, v values, i int) {
+		if !v.IsNull(i) {
+			r.Attributes = append(r.Attributes, columns.Attribute{Name: name, Value: value(v, i)})
 		}
 	})
 }
@@ -200,36 +240,22 @@ func (p *projection) addSparse() {
 		return
 	}
 	p.sparse = true
-	p.add("attributes", func(r *row, a arrow.Array, i int) { r.sparse = bytesAt(a, i) })
+	p.add("attributes", func(r *row, v values, i int) { r.sparse = v.Text(i) })
 }
 
-func valueReader(kind columns.ValueKind) func(a arrow.Array, i int) columns.Value {
+func valueReader(kind columns.ValueKind) func(v values, i int) columns.Value {
 	switch kind {
-	case columns.KindInt:
-		return func(a arrow.Array, i int) columns.Value {
-			return columns.Value{Kind: kind, Num: uint64(int64At(a, i))}
-		}
-	case columns.KindDouble:
-		return func(a arrow.Array, i int) columns.Value {
-			return columns.Value{Kind: kind, Num: math.Float64bits(a.(*array.Float64).Value(i))}
-		}
-	case columns.KindBool:
-		return func(a arrow.Array, i int) columns.Value {
-			v := columns.Value{Kind: kind}
-			if a.(*array.Boolean).Value(i) {
-				v.Num = 1
-			}
-			return v
-		}
+	case columns.KindInt, columns.KindDouble, columns.KindBool:
+		return func(v values, i int) columns.Value { return columns.Value{Kind: kind, Num: uint64(v.Number(i))} }
 	}
-	return func(a arrow.Array, i int) columns.Value { return columns.Value{Kind: kind, Str: bytesAt(a, i)} }
+	return func(v values, i int) columns.Value { return columns.Value{Kind: kind, Str: v.Text(i)} }
 }
 
-// read sets a row from one of a batch.
-func (p *projection) read(r *row, batch arrow.RecordBatch, i int) error {
+// read sets a row from one of the fields' values.
+func (p *projection) read(r *row, from []values, i int) error {
 	r.Attributes = r.Attributes[:0]
 	for c := range p.fields {
-		p.fields[c].set(r, batch.Column(c), i)
+		p.fields[c].set(r, from[c], i)
 	}
 	if !p.sparse || r.sparse == "" {
 		p.sort(r)

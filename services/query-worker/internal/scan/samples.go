@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/segfile"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
 )
@@ -22,9 +23,11 @@ type windowed struct {
 	plan.Windowed
 	// expression says how rows fare that DuckDB lets through.
 	expression syntax.SampleExpr
-	selection  plan.Selection
-	names      plan.Names
-	grid       grid
+	// whole is the expression with all of its filters.
+	whole     syntax.SampleExpr
+	selection plan.Selection
+	names     plan.Names
+	grid      grid
 	// grouped is whether rows with equal labels fare equally and can be counted by DuckDB.
 	grouped bool
 	// readsLines is whether the expression looks at lines.
@@ -59,7 +62,7 @@ func planWindowed(q Samples) (*windowed, bool, error) {
 	if !ok {
 		return nil, false, nil
 	}
-	w := &windowed{Windowed: window, expression: expression, readsLines: true}
+	w := &windowed{Windowed: window, expression: expression, whole: expression, readsLines: true}
 	if w.grid, ok = gridOf(q, window.Range.Left.Interval, window.Range.Left.Offset, !window.Values); !ok {
 		return nil, false, nil
 	}
@@ -233,11 +236,17 @@ type counter struct {
 	w       *windowed
 	into    *totals
 	extract log.SampleExtractor
+	// whole is that of the expression with all of its filters.
+	whole log.SampleExtractor
 }
 
 func newCounter(s *Scan, w *windowed, into *totals) (*counter, error) {
 	extract, err := extractor(w.expression)
-	return &counter{s, w, into, extract}, err
+	if err != nil {
+		return nil, err
+	}
+	whole, err := extractor(w.whole)
+	return &counter{s, w, into, extract, whole}, err
 }
 
 func (c *counter) cut(ctx context.Context, k *cut) error {
@@ -252,7 +261,13 @@ func (c *counter) cut(ctx context.Context, k *cut) error {
 	var p projection
 	p.stream()
 	p.structured(k, c.w.names)
-	if c.w.grouped && !p.sparse {
+	unfiltered := len(c.w.selection.Lines.Where) == 0 && !k.labels
+	switch {
+	case c.scan.pruned(k), unfiltered && !c.w.grouped && c.scan.scanner.options.DirectRows > 0:
+		return c.direct(ctx, k, &p, file)
+	case unfiltered && !p.metadata && !c.w.Bytes && c.scan.scanner.options.DirectRows > 0:
+		return c.tally(ctx, k, file)
+	case c.w.grouped && !p.sparse:
 		return c.groups(ctx, k, &p, file)
 	}
 	return c.rows(ctx, k, &p, file)
@@ -261,13 +276,13 @@ func (c *counter) cut(ctx context.Context, k *cut) error {
 // groups has DuckDB count.
 func (c *counter) groups(ctx context.Context, k *cut, p *projection, file *cache.Pinned) error {
 	bucket, covered := c.w.grid.sql()
-	p.add(bucket, func(r *row, a arrow.Array, i int) { r.bucket = int64At(a, i) })
+	p.add(bucket, func(r *row, v values, i int) { r.bucket = v.Number(i) })
 	inner, by := p.aliased()
 	outer := append(slices.Clone(by), "count(*)")
-	p.add("count(*)", func(r *row, a arrow.Array, i int) { r.count = int64At(a, i) })
+	p.add("count(*)", func(r *row, v values, i int) { r.count = v.Number(i) })
 	if c.w.Bytes {
 		inner, outer = append(inner, "strlen(body) AS length"), append(outer, "sum(length)::BIGINT")
-		p.add("length", func(r *row, a arrow.Array, i int) { r.bytes = int64At(a, i) })
+		p.add("length", func(r *row, v values, i int) { r.bytes = v.Number(i) })
 	}
 	where := append(k.conditions(k.streams, k.start, k.end), covered...)
 	sql := "SELECT " + join(outer) + " FROM (" + k.from(file, inner, where) + ") GROUP BY " + join(by)
@@ -283,27 +298,48 @@ func (c *counter) groups(ctx context.Context, k *cut, p *projection, file *cache
 
 // streamGroups is for rows of which only the stream matters: what is to be done for one is to be done for all of the stream.
 func (c *counter) streamGroups(ctx context.Context, k *cut, p *projection, sql string) error {
-	series := make([][]*totalSeries, len(k.contents.streams))
-	known := make([]bool, len(series))
+	put := c.byStream(k)
 	return c.scan.rows(ctx, sql, p, func(r *row) error {
-		if !known[r.Stream] {
-			found, err := c.seriesOf(k.contents.streams[r.Stream].labels)
-			if err != nil {
-				return err
-			}
-			series[r.Stream], known[r.Stream] = found, true
-		}
 		value := r.count
 		if c.w.Bytes {
 			value = r.bytes
 		}
-		for _, s := range series[r.Stream] {
-			if err := c.into.put(s, r.bucket, total{rows: r.count, value: float64(value)}); err != nil {
+		return put(int(r.Stream), r.bucket, total{rows: r.count, value: float64(value)})
+	})
+}
+
+// tally counts rows of which only stream and time matter.
+func (c *counter) tally(ctx context.Context, k *cut, file *cache.Pinned) error {
+	d, err := c.scan.openDirect(k, file)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	put := c.byStream(k)
+	return d.tally(ctx, &c.w.grid, func(stream int, bucket, rows int64) error {
+		return put(stream, bucket, total{rows: rows, value: float64(rows)})
+	})
+}
+
+// byStream returns what adds a total to the series of a stream's rows.
+func (c *counter) byStream(k *cut) func(stream int, bucket int64, t total) error {
+	series := make([][]*totalSeries, len(k.contents.streams))
+	known := make([]bool, len(series))
+	return func(stream int, bucket int64, t total) error {
+		if !known[stream] {
+			found, err := c.seriesOf(k.contents.streams[stream].labels)
+			if err != nil {
+				return err
+			}
+			series[stream], known[stream] = found, true
+		}
+		for _, s := range series[stream] {
+			if err := c.into.put(s, bucket, t); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
+	}
 }
 
 func (c *counter) seriesOf(stream labels.Labels) ([]*totalSeries, error) {
@@ -319,29 +355,46 @@ func (c *counter) seriesOf(stream labels.Labels) ([]*totalSeries, error) {
 	return all, nil
 }
 
-// rows has Loki's extractor look at every row.
+// rows has Loki's extractor look at every row that DuckDB lets through.
 func (c *counter) rows(ctx context.Context, k *cut, p *projection, file *cache.Pinned) error {
 	p.time()
 	if c.w.readsLines {
 		p.body()
 	}
 	sql := k.from(file, p.columns(), k.conditions(k.streams, k.start, k.end))
+	return c.scan.rows(ctx, sql, p, c.each(k, p, c.extract))
+}
+
+// direct has Loki's extractor look at every row, with all of the expression's filters.
+func (c *counter) direct(ctx context.Context, k *cut, p *projection, file *cache.Pinned) error {
+	d, err := c.scan.openDirect(k, file)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	p.body()
+	order := func(*segfile.Vector, []int32) {}
+	wants := func(time, _ int64) bool { _, ok := c.w.grid.bucket(time); return ok }
+	return d.each(ctx, p, order, wants, c.each(k, p, c.whole))
+}
+
+func (c *counter) each(k *cut, p *projection, extract log.SampleExtractor) func(*row) error {
 	structured := newStructuredOf(k, p)
 	extractors := make([]log.StreamSampleExtractor, len(k.contents.streams))
-	return c.scan.rows(ctx, sql, p, func(r *row) error {
+	return func(r *row) error {
 		bucket, ok := c.w.grid.bucket(r.Time)
 		if !ok {
 			return nil
 		}
 		if extractors[r.Stream] == nil {
-			extractors[r.Stream] = c.extract.ForStream(k.contents.streams[r.Stream].labels)
+			extractors[r.Stream] = extract.ForStream(k.contents.streams[r.Stream].labels)
 		}
 		samples, ok := extractors[r.Stream].ProcessString(r.Time, r.Body, structured.labels(r))
 		if !ok {
 			return nil
 		}
 		return c.put(samples, bucket)
-	})
+	}
 }
 
 func (c *counter) put(samples []log.ExtractedSample, bucket int64) error {
