@@ -120,7 +120,7 @@ func lately() time.Time { return time.Now().UTC().Add(-time.Hour).Truncate(time.
 
 const everything = `{service_name=~".+"}`
 
-// get asks the HTTP server with an organization's key and decodes a JSON answer of status 200.
+// fetch asks the HTTP server with a key, or with none.
 func (l *lake) fetch(key, path string, params url.Values) (status int, body []byte) {
 	l.t.Helper()
 	request, err := http.NewRequestWithContext(l.t.Context(), http.MethodGet, "http://"+l.stack.HTTP+path+"?"+params.Encode(), nil)

@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,7 +70,7 @@ func TestRowsInAreRowsOut(t *testing.T) {
 		var want lineHash
 		for _, o := range objects {
 			for _, r := range o.Rows {
-				if r.Service == "checkout" && contains(r.Line, "declined") {
+				if r.Service == "checkout" && strings.Contains(r.Line, "declined") {
 					want.add(r.Time, r.Service, r.Line)
 				}
 			}

@@ -4,7 +4,6 @@ package e2e_test
 
 import (
 	"context"
-	"strings"
 
 	configv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/config/v1"
 	ingestorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/ingestor/v1"
@@ -43,8 +42,6 @@ func (l *lake) replay(organization, receipt string) {
 		l.t.Fatalf("%d objects are replayed, want 1", answer.GetObjects())
 	}
 }
-
-func contains(line, word string) bool { return strings.Contains(line, word) }
 
 // applyConfig applies a document with the rights of ctx.
 func applyConfig(ctx context.Context, l *lake, document string) error {

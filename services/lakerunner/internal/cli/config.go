@@ -45,7 +45,13 @@ func newConfigApply(client *client) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return printChanges(client.env.Stdout, answer.GetChanges())
+				if err := printChanges(client.env.Stdout, answer.GetChanges()); err != nil {
+					return err
+				}
+				if dryRun && len(answer.GetChanges()) > 0 {
+					fmt.Fprintln(client.env.Stderr, "a dry run: nothing was changed")
+				}
+				return nil
 			})
 		},
 	}

@@ -116,10 +116,10 @@ func (r *report) checkBacklog(ctx context.Context, idx *index.Index) {
 		waiting, buried = waiting+b.Tasks, buried+b.Buried
 	}
 	if buried > 0 {
-		r.add("backlog", Warning, "see why with `lakerunner receipts --state failed`; then `lakerunner receipts --replay --state failed`", "%d objects wait, %d failed", waiting, buried)
+		r.add("backlog", Warning, "see why with `lakerunner receipts --state failed`; then `lakerunner receipts --replay --state failed`", "objects that wait: %d, that failed: %d", waiting, buried)
 		return
 	}
-	r.add("backlog", Good, "", "%d objects wait, none failed", waiting)
+	r.add("backlog", Good, "", "objects that wait: %d, none failed", waiting)
 }
 
 func (r *report) openConfig(ctx context.Context, o Options) *config.Live {
@@ -133,6 +133,6 @@ func (r *report) openConfig(ctx context.Context, o Options) *config.Live {
 		r.add("configuration", Warning, "name the bucket with S3_BUCKET, or add a storage profile with `lakerunner config apply`", "there is no storage profile, so no object is anybody's")
 		return source
 	}
-	r.add("configuration", Good, "", "%d organizations, %d storage profiles", len(current.Organizations()), len(current.Profiles()))
+	r.add("configuration", Good, "", "organizations: %d, storage profiles: %d", len(current.Organizations()), len(current.Profiles()))
 	return source
 }

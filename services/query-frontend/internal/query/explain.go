@@ -68,6 +68,6 @@ func describe(r *run, req Request) string {
 	}
 	from, to := r.plan.Span(req.Start, req.End)
 	fmt.Fprintf(&out, "segments of [%s, %s): %d", from.UTC().Format("2006-01-02T15:04:05.999Z"), to.UTC().Format("2006-01-02T15:04:05.999Z"), len(r.found.Segments))
-	fmt.Fprintf(&out, " on %d workers\n", r.frontend.fan.Workers())
+	fmt.Fprintf(&out, ", workers: %d\n", r.frontend.fan.Workers())
 	return out.String()
 }

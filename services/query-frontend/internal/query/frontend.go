@@ -67,9 +67,6 @@ func New(ix Index, source config.Source, f *fan.Fan, meters *Meters, options Opt
 	return &Frontend{index: ix, config: source, fan: f, options: options, meters: meters}
 }
 
-// Workers returns how many query workers there are now.
-func (f *Frontend) Workers() int { return f.fan.Workers() }
-
 // Caller returns the caller's organization and its settings.
 func (f *Frontend) Caller(ctx context.Context) (*config.Organization, error) {
 	identity, ok := config.IdentityFrom(ctx)
