@@ -289,6 +289,24 @@ func TestProcess(t *testing.T) {
 			}
 		}
 	})
+	t.Run("CONFIGDB_URL names the database of organizations, and one that is away is named", func(t *testing.T) {
+		t.Parallel()
+		url := indextest.URL(t)
+		environ := []string{"CONFIGDB_URL=" + url, "LRDB_URL=" + url}
+		if err := begin(t, Start{Name: "notifier", Environ: environ[1:]}).Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := config.MigrateDB(t.Context(), url); err != nil {
+			t.Fatal(err)
+		}
+		if p := begin(t, Start{Name: "notifier", Environ: environ}); p.Settings.ConfigDB.URL != url {
+			t.Errorf("got %+v", p.Settings.ConfigDB)
+		}
+		_, err := NewProcess(t.Context(), Start{Name: "notifier", Environ: []string{"CONFIGDB_URL=postgres://nobody@127.0.0.1:1/none?connect_timeout=1"}})
+		if err == nil || !strings.Contains(err.Error(), "check CONFIGDB_URL") {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("without a database it says what to set", func(t *testing.T) {
 		t.Parallel()
 		p := begin(t, Start{Name: "notifier"})

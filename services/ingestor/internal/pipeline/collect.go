@@ -213,7 +213,7 @@ func (c *collector) discard() { clear(c.rows) }
 func (c *collector) upload(ctx context.Context) error {
 	bucket, err := c.deps.Objects.Bucket(ctx, c.receipt.Object.Bucket)
 	if err != nil {
-		return err
+		return bucketError(err)
 	}
 	return c.rejects.upload(ctx, bucket, lake.RejectsKey(c.lease.Organization, c.lease.ID, c.receipt.ID))
 }
