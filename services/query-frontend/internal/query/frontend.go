@@ -140,6 +140,7 @@ type run struct {
 	plan         *plan.Query
 	session      *logs.Session
 	found        index.Answer
+	considered   int64 // bytes of the segments found
 	started      time.Time
 	kind         string
 	returned     atomic.Int64
@@ -207,6 +208,9 @@ func (f *Frontend) open(ctx context.Context, organization *config.Organization, 
 			return nil, err
 		}
 		r.found = found
+		for i := range found.Segments {
+			r.considered += found.Segments[i].Bytes
+		}
 	}
 	r.session = &logs.Session{
 		Organization: organization.ID,
@@ -268,16 +272,13 @@ func outcomeOf(err error) string {
 // statistics returns the figures so far.
 func (r *run) statistics() Statistics {
 	scans := r.session.Tally.Statistics()
-	s := Statistics{
-		Statistics:   scans,
-		Considered:   int64(len(r.found.Segments)),
-		Returned:     r.returned.Load(),
-		Duration:     time.Since(r.started),
-		Completeness: r.found.Completeness,
-		Partial:      r.session.Partial(),
+	return Statistics{
+		Statistics:      scans,
+		Considered:      int64(len(r.found.Segments)),
+		BytesConsidered: r.considered,
+		Returned:        r.returned.Load(),
+		Duration:        time.Since(r.started),
+		Completeness:    r.found.Completeness,
+		Partial:         r.session.Partial(),
 	}
-	for i := range r.found.Segments {
-		s.BytesConsidered += r.found.Segments[i].Bytes
-	}
-	return s
 }
