@@ -56,6 +56,15 @@ func (s *Sidecar) Candidates(needles []string, traceID *[16]byte) RowGroups {
 	return s.filter.candidates(needles, traceID)
 }
 
+// CandidatesOfAny returns the row groups that may hold a row whose body contains one of the needles.
+func (s *Sidecar) CandidatesOfAny(needles []string) RowGroups {
+	some := newRowGroups(len(s.filter.groups))
+	for _, needle := range needles {
+		some.union(s.filter.candidates([]string{needle}, nil))
+	}
+	return some
+}
+
 // RowGroups is a set of row groups of one segment, by their place in Catalogue.RowGroups.
 type RowGroups struct {
 	words []uint64

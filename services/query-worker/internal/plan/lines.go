@@ -20,7 +20,12 @@ type test struct {
 	exact bool
 	// needles are texts that the column contains wherever the test holds.
 	needles []string
+	// either are such texts of which it contains one.
+	either []Either
 }
+
+// Either are texts of which one is there.
+type Either []string
 
 var (
 	unknown = test{}
@@ -55,8 +60,22 @@ func anyOf(tests []test) test {
 		parts = append(parts, t.sql)
 		either.exact = either.exact && t.exact
 	}
+	either.either = eitherOf(some)
 	either.sql = "(" + strings.Join(parts, " OR ") + ")"
 	return either
+}
+
+// eitherOf takes one needle of each test: nothing if one has none.
+func eitherOf(tests []test) []Either {
+	var texts Either
+	for _, t := range tests {
+		needle := longest(t.needles)
+		if needle == "" {
+			return nil
+		}
+		texts = append(texts, needle)
+	}
+	return []Either{texts}
 }
 
 // not negates; only what is exact can be negated.
@@ -78,6 +97,8 @@ type Lines struct {
 	Where []string
 	// Needles are texts that each such row's body contains.
 	Needles []string
+	// Either are texts of which, each time, each such row's body contains one.
+	Either []Either
 	// Exact is whether Where is all that the filters say.
 	Exact bool
 	// None is whether the filters let nothing through.
@@ -107,6 +128,7 @@ func (l *Lines) add(t test) {
 	l.Exact = l.Exact && t.exact
 	l.None = l.None || t.is(never)
 	l.Needles = append(l.Needles, t.needles...)
+	l.Either = append(l.Either, t.either...)
 	if !t.is(unknown) && !t.is(always) {
 		l.Where = append(l.Where, t.sql)
 	}

@@ -144,7 +144,7 @@ func re2Test(expression, operand string, label bool) test {
 	if label {
 		return t
 	}
-	t.needles = required(re)
+	t.needles, t.either = required(re), alternatives(re)
 	// To look for a text is cheaper than to match, and most lines have not even that.
 	if first := containsTest(longest(t.needles), operand); len(t.needles) > 0 && !first.is(unknown) {
 		t.sql = "(" + first.sql + " AND " + t.sql + ")"
@@ -289,4 +289,65 @@ func required(re *syntax.Regexp) []string {
 		return needles
 	}
 	return nil
+}
+
+// alternatives returns, for each choice between literals that every match of an expression contains, what is there: with the literals next to
+// it, so that there are whole words.
+func alternatives(re *syntax.Regexp) []Either {
+	switch re.Op {
+	case syntax.OpCapture, syntax.OpPlus:
+		return alternatives(re.Sub[0])
+	case syntax.OpAlternate:
+		if texts := choice(re); texts != nil {
+			return []Either{texts}
+		}
+	case syntax.OpConcat:
+		var all []Either
+		for i, sub := range re.Sub {
+			texts := choice(sub)
+			if texts == nil {
+				all = append(all, alternatives(sub)...)
+				continue
+			}
+			var before, after string
+			if i > 0 {
+				before, _ = plainLiteral(re.Sub[i-1])
+			}
+			if i+1 < len(re.Sub) {
+				after, _ = plainLiteral(re.Sub[i+1])
+			}
+			for n := range texts {
+				texts[n] = before + texts[n] + after
+			}
+			all = append(all, texts)
+		}
+		return all
+	}
+	return nil
+}
+
+// choice returns the literals of an alternation, or nil if it is anything else.
+func choice(re *syntax.Regexp) Either {
+	for re.Op == syntax.OpCapture {
+		re = re.Sub[0]
+	}
+	if re.Op != syntax.OpAlternate {
+		return nil
+	}
+	var texts Either
+	for _, sub := range re.Sub {
+		text, ok := plainLiteral(sub)
+		if !ok {
+			return nil
+		}
+		texts = append(texts, text)
+	}
+	return texts
+}
+
+func plainLiteral(re *syntax.Regexp) (string, bool) {
+	if re.Op != syntax.OpLiteral || re.Flags&syntax.FoldCase != 0 {
+		return "", false
+	}
+	return string(re.Rune), true
 }

@@ -31,6 +31,8 @@ type cut struct {
 	// needles are texts that every row's body has, and trace is the trace id that every row has, if there are such.
 	needles []string
 	trace   *[16]byte
+	// either are texts of which every row's body has one, each time.
+	either []plan.Either
 	// lines is whether the body has to be looked at.
 	lines bool
 	// labels is whether where has conditions on structured metadata.
@@ -325,8 +327,12 @@ func (a *attribute) sparseCondition() string {
 
 // chooseRows asks the token filter and the row groups' times which rows can matter.
 func (k *cut) chooseRows(sel *plan.Selection) bool {
-	k.needles, k.trace = sel.Lines.Needles, k.traceID(sel.Labels)
-	candidates := k.contents.sidecar.Candidates(k.needles, k.trace)
+	k.needles, k.either, k.trace = sel.Lines.Needles, sel.Lines.Either, k.traceID(sel.Labels)
+	sidecar := k.contents.sidecar
+	candidates := sidecar.Candidates(k.needles, k.trace)
+	for _, texts := range k.either {
+		candidates.Intersect(sidecar.CandidatesOfAny(texts))
+	}
 	groups := k.contents.RowGroups
 	all := true
 	for i, g := range groups {

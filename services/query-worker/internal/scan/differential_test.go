@@ -28,7 +28,7 @@ func (m *queryMaker) selector() string {
 }
 
 func (m *queryMaker) lineFilter() string {
-	return pick(m.rng, `|= "declined"`, `!= "declined"`, "|~ `card_[a-z]+`", "!~ `(?i)timeout|reset`", "|~ `(?i)timeout`", "|~ `foo.*(bar|baz)`", "!~ `foo.*(bar|baz)`",
+	return pick(m.rng, `|= "declined"`, `!= "declined"`, "|~ `card_[a-z]+`", "|~ `card_(declined|stolen)|reset by`", "|~ `(user|id)=[u0-9]`", "!~ `(?i)timeout|reset`", "|~ `(?i)timeout`", "|~ `foo.*(bar|baz)`", "!~ `foo.*(bar|baz)`",
 		`|= "declined" or "Timeout"`, `!= "declined" or "Timeout"`, "|> `<_>user=<_> took<_>`", "!> `<_>user=<_>`", `|= ip("10.0.1.0/24")`, "|~ `.+`", `|= ""`, "!= ``",
 		"|~ `^\\{`", "|~ `é|ü`", `|= "é's 100%"`, `!= "'"`, "|~ `\\d{3}ms`", "|~ `\\bid=[0-9a-f]{8}$`", "|~ `(?s)^.*$`", "|~ `.*`", "!~ `.*`", "|~ `foo|.*`", "|~ `er+or`",
 		"|~ `[^a-z]reset`", "|~ `\\x{e9}`", `|= "card_declined" |= "user=u1"`, "|~ `status\":5\\d\\d`", "|~ `(foo|reset) ?b`", "!~ `^$`", "|~ `(?i:RED).*alert`")

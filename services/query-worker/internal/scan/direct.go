@@ -3,6 +3,7 @@
 package scan
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/segfile"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
+	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
 )
 
 // direct reads rows of a segment without DuckDB: a statement costs as much as many pages, and its rows are copied twice on their way to Go. It is for
@@ -203,21 +205,8 @@ func (d *direct) keep(group int, column string, ok func(int64) bool) error {
 // chooseContent sets the rows to those with the trace id and the needles.
 func (d *direct) chooseContent(group int) error {
 	k := d.cut
-	needle := longest(k.needles)
-	if needle == "" {
-		for i := range d.chunks.Rows(group) {
-			d.rows = append(d.rows, int32(i))
-		}
-	} else {
-		body, err := d.column(group, "body")
-		if err != nil {
-			return err
-		}
-		d.rows = body.Containing(needle, d.rows)
-		d.rows = slices.DeleteFunc(d.rows, func(i int32) bool {
-			text := body.Text(int(i))
-			return slices.ContainsFunc(k.needles, func(n string) bool { return !strings.Contains(text, n) })
-		})
+	if err := d.chooseText(group); err != nil {
+		return err
 	}
 	if k.trace == nil || len(d.rows) == 0 {
 		return nil
@@ -230,6 +219,53 @@ func (d *direct) chooseContent(group int) error {
 	d.rows = slices.DeleteFunc(d.rows, func(i int32) bool { return ids.Text(int(i)) != id })
 	return nil
 }
+
+// chooseText sets the rows to those with the needles.
+func (d *direct) chooseText(group int) error {
+	texts := d.cut.searched()
+	if len(texts) == 0 {
+		for i := range d.chunks.Rows(group) {
+			d.rows = append(d.rows, int32(i))
+		}
+		return nil
+	}
+	body, err := d.column(group, plan.Body)
+	if err != nil {
+		return err
+	}
+	for _, text := range texts {
+		d.rows = body.Containing(text, d.rows)
+	}
+	if len(texts) > 1 {
+		slices.Sort(d.rows)
+		d.rows = slices.Compact(d.rows)
+	}
+	d.rows = slices.DeleteFunc(d.rows, func(i int32) bool {
+		text := body.Text(int(i))
+		return slices.ContainsFunc(d.cut.needles, func(n string) bool { return !strings.Contains(text, n) })
+	})
+	return nil
+}
+
+// searched are texts of which every row's body has one; none if no such texts are known. A search for what begins with a space would stop at every
+// word.
+func (k *cut) searched() []string {
+	needle := longest(k.needles)
+	if len(needle) < fewBytes && len(k.either) > 0 {
+		var texts []string
+		for _, text := range k.either[0] {
+			texts = append(texts, cmp.Or(strings.TrimSpace(text), text))
+		}
+		return texts
+	}
+	if needle == "" {
+		return nil
+	}
+	return []string{cmp.Or(strings.TrimSpace(needle), needle)}
+}
+
+// fewBytes is the length below which a needle is likely to be in many rows.
+const fewBytes = 4
 
 func longest(texts []string) string {
 	var best string
@@ -244,7 +280,7 @@ func longest(texts []string) string {
 // pruned reports whether the token filter was asked and has left so little that it is better read directly.
 func (s *Scan) pruned(k *cut) bool {
 	most := s.scanner.options.DirectRows
-	return most > 0 && (longest(k.needles) != "" || k.trace != nil) && k.rows() <= max(most, k.contents.Rows/4)
+	return most > 0 && (len(k.searched()) > 0 || k.trace != nil) && k.rows() <= max(most, k.contents.Rows/4)
 }
 
 // tally counts the rows of a cut by stream and bucket.
