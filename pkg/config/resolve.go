@@ -173,7 +173,8 @@ func (s *Snapshot) admitted(r Resolution) Resolution {
 		return r
 	}
 	if _, ok := s.Organization(r.Organization); !ok {
-		r.SkipReason = fmt.Sprintf("organization %q is not configured", r.Organization)
+		// Nobody's until it is: then the next event, listing or backfill that comes by the object has it ingested.
+		r.Organization, r.SkipReason = "", fmt.Sprintf("organization %q is not configured", r.Organization)
 	}
 	return r
 }

@@ -324,10 +324,33 @@ func TestWebhook(t *testing.T) {
 		w.want(
 			`skipped 1 :folder/ directory marker`,
 			`skipped 1 acme:empty empty object`,
-			`skipped 1 nobody:otel-raw/nobody/c/k organization "nobody" is not configured`,
+			`skipped 1 :otel-raw/nobody/c/k organization "nobody" is not configured`,
 			`skipped 1 :k no storage profile names the bucket`,
 			`skipped 1 :db/acme/logs/2026-11-22/lease/000000.parquet written by LakeRunner itself`,
 		)
+	})
+	t.Run("what came before its organization was configured is ingested afterwards", func(t *testing.T) {
+		t.Parallel()
+		w := setup(t, settings{})
+		late := record("otel-raw/late/c/logs_1", w.bucket.Name(), `"size":1,"eTag":"x"`)
+		if status := w.notify(late); status != http.StatusOK {
+			t.Fatalf("status %d", status)
+		}
+		w.want(`skipped 1 :otel-raw/late/c/logs_1 organization "late" is not configured`)
+		known, err := w.index.Known(t.Context(), w.bucket.Name(), []lake.Object{{Bucket: w.bucket.Name(), Key: "otel-raw/late/c/logs_1", Tag: "x"}})
+		if err != nil || known[0] {
+			t.Errorf("listing and backfill would pass it over: %v, %v", known, err)
+		}
+		if w.source, err = config.Static("organizations: [{id: late}]\nstorage_profiles: [{name: test, bucket: " + w.bucket.Name() + "}]\n"); err != nil {
+			t.Fatal(err)
+		}
+		w.start(settings{})
+		if status := w.notify(late); status != http.StatusOK {
+			t.Fatalf("status %d", status)
+		}
+		if tasks := w.tasks(); len(tasks) != 1 || tasks[0].Organization != "late" || tasks[0].Signal != lake.SignalLogs || tasks[0].Collector != "c" {
+			t.Errorf("got %+v", tasks)
+		}
 	})
 	t.Run("deletes, tests and unknown events leave nothing", func(t *testing.T) {
 		t.Parallel()
