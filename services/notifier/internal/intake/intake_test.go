@@ -25,7 +25,7 @@ type slowDisk struct {
 }
 
 func (d *slowDisk) Receive(_ context.Context, notices []index.Notice) ([]index.Noticed, error) {
-	time.Sleep(10 * time.Millisecond)
+	<-time.After(10 * time.Millisecond) // of the bubble, not of a clock
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.transactions++
