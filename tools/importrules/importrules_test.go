@@ -56,7 +56,7 @@ func TestEachRuleNamesTheEdgeThatBreaksIt(t *testing.T) {
 func broken(e edge) string {
 	to, ours := strings.CutPrefix(e.to, root)
 	switch {
-	case under(e.from, "pkg/lake") && strings.Contains(strings.SplitN(e.to, "/", 2)[0], "."):
+	case under(e.from, "pkg/lake") && to != "pkg/lake" && strings.Contains(strings.SplitN(e.to, "/", 2)[0], "."):
 		return "pkg/lake imports the standard library alone"
 	case strings.Contains(e.to, "/duckdb") && !under(e.from, "pkg/engine"):
 		return "only pkg/engine imports DuckDB"
