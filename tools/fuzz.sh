@@ -5,13 +5,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 time=$1
 shift
-for module in "$@"; do
-	grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' "$module" 2>/dev/null | xargs -r -n1 dirname | sort -u | while read -r dir; do
-		grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$dir"/*_test.go | sed 's/^func //' | sort -u | while read -r target; do
-			echo "fuzz $dir $target $time"
-			go test "./$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 200x -parallel 2 >/tmp/fuzz.$$ 2>&1 </dev/null || { cat /tmp/fuzz.$$; exit 1; }
-			tail -n 1 /tmp/fuzz.$$
-		done
-	done
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# Lines "file:target" of all targets.
+targets=$(grep -roE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' "$@" | sed 's/:func /:/')
+[ -n "$targets" ] || { echo "no fuzz target found below $*" >&2; exit 1; }
+for target in $targets; do
+	dir=$(dirname "${target%%:*}")
+	name=${target##*:}
+	echo "fuzz $dir $name for $time"
+	go test "./$dir" -run '^$' -fuzz "^$name\$" -fuzztime "$time" -fuzzminimizetime 200x -parallel 2 >"$log" 2>&1 || { cat "$log"; exit 1; }
+	tail -n 1 "$log"
 done
-rm -f /tmp/fuzz.$$
