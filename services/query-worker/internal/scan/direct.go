@@ -277,11 +277,17 @@ func longest(texts []string) string {
 	return best
 }
 
-// pruned reports whether the token filter was asked and has left so little that it is better read directly.
+// pruned reports whether the token filter has left so little, or there is so little, that it is better read directly.
 func (s *Scan) pruned(k *cut) bool {
-	most := s.scanner.options.DirectRows
-	return most > 0 && (len(k.searched()) > 0 || k.trace != nil) && k.rows() <= max(most, k.contents.Rows/4)
+	most, rows := s.scanner.options.DirectRows, k.rows()
+	if most > 0 && rows <= min(most, tinyRows) {
+		return true
+	}
+	return most > 0 && (len(k.searched()) > 0 || k.trace != nil) && rows <= max(most, k.contents.Rows/4)
 }
+
+// tinyRows cost the pipeline less than a statement costs DuckDB, whatever is asked of them.
+const tinyRows = 1000
 
 // tally counts the rows of a cut by stream and bucket.
 func (d *direct) tally(ctx context.Context, g *grid, count func(stream int, bucket, rows int64) error) error {

@@ -261,12 +261,12 @@ func (c *counter) cut(ctx context.Context, k *cut) error {
 	var p projection
 	p.stream()
 	p.structured(k, c.w.names)
-	unfiltered := len(c.w.selection.Lines.Where) == 0 && !k.labels
+	unfiltered := c.scan.scanner.options.DirectRows > 0 && len(c.w.selection.Lines.Where) == 0 && !k.labels
 	switch {
-	case c.scan.pruned(k), unfiltered && !c.w.grouped && c.scan.scanner.options.DirectRows > 0:
-		return c.direct(ctx, k, &p, file)
-	case unfiltered && !p.metadata && !c.w.Bytes && c.scan.scanner.options.DirectRows > 0:
+	case unfiltered && c.w.grouped && !p.metadata && !c.w.Bytes:
 		return c.tally(ctx, k, file)
+	case unfiltered && !c.w.grouped, c.scan.pruned(k):
+		return c.direct(ctx, k, &p, file)
 	case c.w.grouped && !p.sparse:
 		return c.groups(ctx, k, &p, file)
 	}

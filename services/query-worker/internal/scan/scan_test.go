@@ -261,6 +261,7 @@ func (h held) Query(ctx context.Context, _ string) (Batches, error) {
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 14, 600)
+	f.scanner.options.DirectRows = -1
 	real := f.scanner.engine
 	h := held{make(chan struct{}, 100)}
 	f.scanner.engine = h

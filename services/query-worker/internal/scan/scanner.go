@@ -40,7 +40,7 @@ type Options struct {
 	// RangedFrom is the size of a file from which parts of it are fetched, if less than a quarter of its rows is needed.
 	RangedFrom int64
 	// DirectRows is how many rows the token filter may leave of a segment for Go to read them, and then a quarter of a large segment; else DuckDB does.
-	// Zero: 131,072; less: always DuckDB.
+	// Segments of a few rows are always read so. Zero: 131,072; less: always DuckDB.
 	DirectRows int64
 }
 
