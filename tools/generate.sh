@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: AGPL-3.0-only
-# Generates code from protobuf (buf) and SQL (sqlc).
+# Generates code from protobuf (buf) and SQL (sqlc, which writes no licence line of its own).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+root=$PWD
 bin/tools/buf generate
-git ls-files --cached --others --exclude-standard '*sqlc.yaml' | while read -r f; do
-	(cd "$(dirname "$f")" && "$OLDPWD/bin/tools/sqlc" generate)
+for config in $(git ls-files --cached --others --exclude-standard '*sqlc.yaml'); do
+	cd "$root/$(dirname "$config")"
+	"$root/bin/tools/sqlc" generate
+	sed -i '1i // SPDX-License-Identifier: AGPL-3.0-only\n' internal/db/*.go
 done
