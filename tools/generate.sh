@@ -8,7 +8,7 @@ bin/tools/buf generate
 for config in $(git ls-files --cached --others --exclude-standard '*sqlc.yaml'); do
 	cd "$root/$(dirname "$config")"
 	"$root/bin/tools/sqlc" generate
-	for file in $(grep -L 'SPDX-License-Identifier' internal/db/*.go); do
-		sed -i '1i // SPDX-License-Identifier: AGPL-3.0-only\n' "$file"
+	for file in internal/db/*.go; do
+		head -n 1 "$file" | grep -q 'SPDX-License-Identifier' || sed -i '1i // SPDX-License-Identifier: AGPL-3.0-only\n' "$file"
 	done
 done
