@@ -106,7 +106,25 @@ type Receipt struct {
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
 	Attempts     int32
+	// ReceivedAt is the earliest time at which an object of this bucket and key was received or written: a delete reaches it if it is
+	// not later than the delete. Filled by Claim; zero elsewhere.
+	ReceivedAt time.Time
+	// Raw is what became of the source object itself.
+	Raw RawState
 }
+
+// RawState is what became of a source object after it was ingested.
+type RawState string
+
+// The states of a source object. Only RawKept objects can be replayed at once.
+const (
+	RawKept     RawState = ""         // it is where it was
+	RawMoving   RawState = "moving"   // it is about to be copied onto itself in another storage class
+	RawMoved    RawState = "moved"    // it is in another storage class
+	RawExpired  RawState = "expired"  // it was deleted by policy
+	RawErased   RawState = "erased"   // it was deleted for a delete of data
+	RawRedacted RawState = "redacted" // it was replaced by a copy below Prefix without the deleted rows
+)
 
 // Outcome is what ingest says of one receipt in its Edit.
 type Outcome struct {
@@ -142,7 +160,15 @@ type Segment struct {
 	Sources       []ReceiptID // sorted
 	// MaskedSources are those of Sources whose rows must not be answered any more; filled by Lookup.
 	MaskedSources []ReceiptID
-	CreatedAt     time.Time
+	// AppliedDelete is the highest number of a delete whose rows are not in the file any more: later ones mask it.
+	AppliedDelete DeleteID
+	// Rules are the names of the field rules that were applied to its rows, sorted.
+	Rules []string
+	// Identified says that some of its rows have an identity (see Origin.Identity of package columns): doubles across segments are not answered.
+	Identified bool
+	// Lease added the segment; filled by reads of the index.
+	Lease     LeaseID
+	CreatedAt time.Time
 }
 
 // TaskKind is a kind of work.
@@ -150,7 +176,17 @@ type TaskKind string
 
 // The kinds of work of this release.
 const (
-	TaskIngest TaskKind = "ingest"
+	TaskIngest  TaskKind = "ingest"
+	TaskCompact TaskKind = "compact" // of a window: an hour (tier 0), or a day (tier 1)
+	// The janitor's duties are of an organization, and of a signal where that is said; each asks for itself again, with a delay.
+	TaskExpire    TaskKind = "expire"    // retention, of one signal
+	TaskSweep     TaskKind = "sweep"     // files that are nobody's any more: of removed segments and of leases that ended without a commit
+	TaskReconcile TaskKind = "reconcile" // source objects against receipts
+	TaskInspect   TaskKind = "inspect"   // our own files against the index: missing and orphaned ones
+	TaskErase     TaskKind = "erase"     // deletes of data
+	TaskShip      TaskKind = "ship"      // commit records and snapshots into the bucket
+	TaskRaw       TaskKind = "raw"       // source objects by policy
+	TaskUpkeep    TaskKind = "upkeep"    // of the database; of no organization's data, so any organization's lease may do it
 )
 
 // TaskID numbers tasks.
@@ -169,6 +205,8 @@ type Task struct {
 	Attempts     int32
 	Cause        string // of the last failure
 	CreatedAt    time.Time
+	// Delay is how long from now, on the database's clock, an enqueued task is not to be claimed. A waiting one keeps the earlier time.
+	Delay time.Duration
 }
 
 // LeaseID is the fencing token: unique, never used twice.
@@ -198,6 +236,74 @@ type Edit struct {
 	Expect []WindowVersion
 	// Rewrite says that the edit changes files but no answer (compaction): content versions stay as they are.
 	Rewrite bool
+	// Marks say of live segments what need not be done to them any more.
+	Marks []Mark
+	// Deleted are the rows that this edit left out because of deletes of data.
+	Deleted []DeletedRows
+	// Cost is what the work asked of object stores.
+	Cost Cost
+}
+
+// Mark says of a live segment, without rewriting it, that deletes and field rules have nothing to change in it (any more).
+type Mark struct {
+	Segment       SegmentID
+	AppliedDelete DeleteID // never lowered
+	Rules         []string // added to those that it has
+}
+
+// DeletedRows counts the rows of one source object that a delete kept from being written, and where they were.
+type DeletedRows struct {
+	Delete  DeleteID
+	Source  ReceiptID
+	Segment SegmentID // that they were in; zero: the rows never were in one
+	Rows    int64
+}
+
+// Cost counts requests to object stores and their bytes.
+type Cost struct {
+	Puts, Gets, Lists, Deletes int64
+	BytesRead, BytesWritten    int64
+}
+
+// DeleteID numbers deletes of data, from 1.
+type DeleteID int64
+
+// SourcePolicy says what a delete does to the source objects that its rows came from.
+type SourcePolicy string
+
+// What can be done with source objects of deleted rows.
+const (
+	SourceLeave  SourcePolicy = "leave"
+	SourceErase  SourcePolicy = "erase"  // delete the whole object
+	SourceRedact SourcePolicy = "redact" // put a copy without the rows below Prefix, and delete the object
+)
+
+// DeleteState is how far a delete of data has come.
+type DeleteState string
+
+// The states of a delete. Its rows are in no answer from the first on.
+const (
+	DeleteRewriting DeleteState = "rewriting" // segments still hold its rows, masked
+	DeleteSweeping  DeleteState = "sweeping"  // no live segment holds them; replaced files wait for their grace, source objects for their policy
+	DeleteDone      DeleteState = "done"      // the certificate is final
+)
+
+// Delete is a delete of data: rows of one organization and signal, of a range of event time, that a selector chooses.
+type Delete struct {
+	ID           DeleteID
+	Organization Organization
+	Signal       Signal
+	// Selector is a LogQL log selector, with or without a pipeline: a row that it lets through is deleted.
+	Selector string
+	Start    time.Time // inclusive
+	End      time.Time // exclusive
+	Sources  SourcePolicy
+	State    DeleteState
+	Actor    string // id of the API key that asked for it
+	Reason   string
+	// CreatedAt is the database's time of the delete: objects received later keep their rows.
+	CreatedAt time.Time
+	UpdatedAt time.Time
 }
 
 // WindowVersion is the content version of a window: every edit that changes rows in it makes it larger.

@@ -206,7 +206,9 @@ require (
 	github.com/kylelemons/godebug v1.1.0 // indirect
 	github.com/lakerunner/lakerunner/pkg v0.0.0
 	github.com/lakerunner/lakerunner/proto v0.0.0
+	github.com/lakerunner/lakerunner/services/compactor v0.0.0
 	github.com/lakerunner/lakerunner/services/ingestor v0.0.0
+	github.com/lakerunner/lakerunner/services/janitor v0.0.0
 	github.com/lakerunner/lakerunner/services/notifier v0.0.0
 	github.com/lakerunner/lakerunner/services/query-frontend v0.0.0
 	github.com/lakerunner/lakerunner/services/query-worker v0.0.0
@@ -349,3 +351,7 @@ replace github.com/lakerunner/lakerunner/services/query-frontend => ../../servic
 replace github.com/lakerunner/lakerunner/services/query-worker => ../../services/query-worker
 
 replace github.com/hashicorp/memberlist => github.com/grafana/memberlist v0.3.1-0.20251126142931-6f9f62ab6f86
+
+replace github.com/lakerunner/lakerunner/services/compactor => ../../services/compactor
+
+replace github.com/lakerunner/lakerunner/services/janitor => ../../services/janitor

@@ -1,6 +1,6 @@
 module github.com/lakerunner/lakerunner/services/notifier
 
-go 1.26.0
+go 1.26.5
 
 require (
 	github.com/google/go-cmp v0.7.0
@@ -9,6 +9,13 @@ require (
 	golang.org/x/sync v0.24.0
 	golang.org/x/time v0.15.0
 	google.golang.org/grpc v1.85.0
+)
+
+require (
+	github.com/spf13/afero v1.15.0 // indirect
+	github.com/xdg-go/scram v1.2.0 // indirect
+	go.etcd.io/bbolt v1.4.3 // indirect
+	gopkg.in/mgo.v2 v2.0.0-20190816093944-a6b53ec6cb22 // indirect
 )
 
 require (
@@ -80,7 +87,6 @@ require (
 	github.com/sethvargo/go-retry v0.5.0 // indirect
 	github.com/smira/go-statsd v1.3.4 // indirect
 	github.com/spf13/pflag v1.1.0 // indirect
-	github.com/stretchr/objx v0.5.3 // indirect
 	github.com/tinylib/msgp v1.6.4 // indirect
 	github.com/valyala/bytebufferpool v1.0.0 // indirect
 	github.com/valyala/fasthttp v1.73.0 // indirect

@@ -8,7 +8,9 @@ import (
 	"net/url"
 
 	"github.com/lakerunner/lakerunner/pkg/host"
+	"github.com/lakerunner/lakerunner/services/compactor"
 	"github.com/lakerunner/lakerunner/services/ingestor"
+	"github.com/lakerunner/lakerunner/services/janitor"
 	"github.com/lakerunner/lakerunner/services/notifier"
 	queryfrontend "github.com/lakerunner/lakerunner/services/query-frontend"
 	queryworker "github.com/lakerunner/lakerunner/services/query-worker"
@@ -19,10 +21,12 @@ const webhookSource = "s3"
 
 // ServiceSettings are the settings of the services.
 type ServiceSettings struct {
-	Notifier notifier.Config
-	Ingestor ingestor.Config
-	Frontend queryfrontend.Config
-	Worker   queryworker.Config
+	Notifier  notifier.Config
+	Ingestor  ingestor.Config
+	Compactor compactor.Config
+	Janitor   janitor.Config
+	Frontend  queryfrontend.Config
+	Worker    queryworker.Config
 }
 
 // WebhookPath is where a stack with that token takes events.
@@ -43,6 +47,8 @@ func (o Options) build(ctx context.Context, p *host.Process) ([]host.Service, er
 	}{
 		{o.Roles.Notifier, newNotifier},
 		{o.Roles.Ingestor, o.newIngestor},
+		{o.Roles.Compactor, o.newCompactor},
+		{o.Roles.Janitor, o.newJanitor},
 		{o.Roles.Worker, newWorker},
 		{o.Roles.Frontend, o.newFrontend},
 	} {
@@ -62,7 +68,7 @@ func (o Options) build(ctx context.Context, p *host.Process) ([]host.Service, er
 func (o Options) read(p *host.Process) (*ServiceSettings, error) {
 	var s ServiceSettings
 	for section, into := range map[string]any{
-		"notifier": &s.Notifier, "ingestor": &s.Ingestor, "query-frontend": &s.Frontend, "query-worker": &s.Worker,
+		"notifier": &s.Notifier, "ingestor": &s.Ingestor, "compactor": &s.Compactor, "janitor": &s.Janitor, "query-frontend": &s.Frontend, "query-worker": &s.Worker,
 	} {
 		if err := p.Section(section, into); err != nil {
 			return nil, err
@@ -91,6 +97,26 @@ func (o Options) newIngestor(_ context.Context, p *host.Process, s *ServiceSetti
 		return nil, err
 	}
 	return ingestor.New(s.Ingestor, ingestor.Deps{
+		Index: idx, Config: p.Source, Objects: p.Objects(), Log: p.Log, Meter: p.Meter, Checkpoint: o.Checkpoint,
+	})
+}
+
+func (o Options) newCompactor(_ context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
+	idx, err := p.Index()
+	if err != nil {
+		return nil, err
+	}
+	return compactor.New(s.Compactor, compactor.Deps{
+		Index: idx, Config: p.Source, Objects: p.Objects(), Log: p.Log, Meter: p.Meter, Checkpoint: o.Checkpoint,
+	})
+}
+
+func (o Options) newJanitor(_ context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
+	idx, err := p.Index()
+	if err != nil {
+		return nil, err
+	}
+	return janitor.New(s.Janitor, janitor.Deps{
 		Index: idx, Config: p.Source, Objects: p.Objects(), Log: p.Log, Meter: p.Meter, Checkpoint: o.Checkpoint,
 	})
 }

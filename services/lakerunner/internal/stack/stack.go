@@ -41,12 +41,12 @@ type Options struct {
 
 // Roles are the services to run.
 type Roles struct {
-	Notifier, Ingestor, Frontend, Worker bool
+	Notifier, Ingestor, Compactor, Janitor, Frontend, Worker bool
 }
 
 func (o Options) withDefaults() Options {
 	if o.Roles == (Roles{}) {
-		o.Roles = Roles{Notifier: true, Ingestor: true, Frontend: true, Worker: true}
+		o.Roles = Roles{Notifier: true, Ingestor: true, Compactor: true, Janitor: true, Frontend: true, Worker: true}
 	}
 	if o.Tune == nil {
 		o.Tune = func(*ServiceSettings) {}

@@ -154,7 +154,14 @@ type Segment struct {
 	// Sources (source object numbers) whose rows are masked in this segment.
 	MaskedSources []uint32 `protobuf:"varint,8,rep,packed,name=masked_sources,json=maskedSources,proto3" json:"masked_sources,omitempty"`
 	// Bytes of the sidecar file.
-	SidecarBytes  int64 `protobuf:"varint,9,opt,name=sidecar_bytes,json=sidecarBytes,proto3" json:"sidecar_bytes,omitempty"`
+	SidecarBytes int64 `protobuf:"varint,9,opt,name=sidecar_bytes,json=sidecarBytes,proto3" json:"sidecar_bytes,omitempty"`
+	// Highest number of a delete that was applied to the file: those of ScanRequest.deletes with a higher number mask its rows.
+	AppliedDelete int64 `protobuf:"varint,10,opt,name=applied_delete,json=appliedDelete,proto3" json:"applied_delete,omitempty"`
+	// Rows may have doubles in other segments of this request that are identified too: of rows with one identity in one hour the one of
+	// the lowest source is answered.
+	Identified bool `protobuf:"varint,11,opt,name=identified,proto3" json:"identified,omitempty"`
+	// Lease that added the segment: segments of one lease have no doubles among themselves.
+	Lease         string `protobuf:"bytes,12,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -252,6 +259,100 @@ func (x *Segment) GetSidecarBytes() int64 {
 	return 0
 }
 
+func (x *Segment) GetAppliedDelete() int64 {
+	if x != nil {
+		return x.AppliedDelete
+	}
+	return 0
+}
+
+func (x *Segment) GetIdentified() bool {
+	if x != nil {
+		return x.Identified
+	}
+	return false
+}
+
+func (x *Segment) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+// Delete masks rows.
+type Delete struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number.
+	DeleteId int64 `protobuf:"varint,1,opt,name=delete_id,json=deleteId,proto3" json:"delete_id,omitempty"`
+	// LogQL log selector: rows that it lets through are not answered.
+	Selector string `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
+	// Start, inclusive.
+	Start *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
+	// End, exclusive.
+	End           *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Delete) Reset() {
+	*x = Delete{}
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Delete) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Delete) ProtoMessage() {}
+
+func (x *Delete) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Delete.ProtoReflect.Descriptor instead.
+func (*Delete) Descriptor() ([]byte, []int) {
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Delete) GetDeleteId() int64 {
+	if x != nil {
+		return x.DeleteId
+	}
+	return 0
+}
+
+func (x *Delete) GetSelector() string {
+	if x != nil {
+		return x.Selector
+	}
+	return ""
+}
+
+func (x *Delete) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *Delete) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
 // ScanRequest is a fragment and the segments to evaluate it over.
 type ScanRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -272,14 +373,16 @@ type ScanRequest struct {
 	// Most bytes that may be read from the store for this request. Zero: the worker's limit.
 	MaxBytes int64 `protobuf:"varint,7,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	// Id of the query, for logs and cancellation traces.
-	QueryId       string `protobuf:"bytes,8,opt,name=query_id,json=queryId,proto3" json:"query_id,omitempty"`
+	QueryId string `protobuf:"bytes,8,opt,name=query_id,json=queryId,proto3" json:"query_id,omitempty"`
+	// Deletes of data that may mask rows of the segments, by rising number.
+	Deletes       []*Delete `protobuf:"bytes,9,rep,name=deletes,proto3" json:"deletes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ScanRequest) Reset() {
 	*x = ScanRequest{}
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[1]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -291,7 +394,7 @@ func (x *ScanRequest) String() string {
 func (*ScanRequest) ProtoMessage() {}
 
 func (x *ScanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[1]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -304,7 +407,7 @@ func (x *ScanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRequest.ProtoReflect.Descriptor instead.
 func (*ScanRequest) Descriptor() ([]byte, []int) {
-	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{1}
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ScanRequest) GetOrganization() string {
@@ -376,6 +479,13 @@ func (x *ScanRequest) GetQueryId() string {
 	return ""
 }
 
+func (x *ScanRequest) GetDeletes() []*Delete {
+	if x != nil {
+		return x.Deletes
+	}
+	return nil
+}
+
 type isScanRequest_Fragment interface {
 	isScanRequest_Fragment()
 }
@@ -420,7 +530,7 @@ type LogLines struct {
 
 func (x *LogLines) Reset() {
 	*x = LogLines{}
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[2]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -432,7 +542,7 @@ func (x *LogLines) String() string {
 func (*LogLines) ProtoMessage() {}
 
 func (x *LogLines) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[2]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -445,7 +555,7 @@ func (x *LogLines) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLines.ProtoReflect.Descriptor instead.
 func (*LogLines) Descriptor() ([]byte, []int) {
-	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{2}
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *LogLines) GetSelector() string {
@@ -501,7 +611,7 @@ type LogSamples struct {
 
 func (x *LogSamples) Reset() {
 	*x = LogSamples{}
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[3]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -513,7 +623,7 @@ func (x *LogSamples) String() string {
 func (*LogSamples) ProtoMessage() {}
 
 func (x *LogSamples) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[3]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -526,7 +636,7 @@ func (x *LogSamples) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogSamples.ProtoReflect.Descriptor instead.
 func (*LogSamples) Descriptor() ([]byte, []int) {
-	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{3}
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LogSamples) GetExpression() string {
@@ -574,7 +684,7 @@ type LogCatalogue struct {
 
 func (x *LogCatalogue) Reset() {
 	*x = LogCatalogue{}
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[4]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +696,7 @@ func (x *LogCatalogue) String() string {
 func (*LogCatalogue) ProtoMessage() {}
 
 func (x *LogCatalogue) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[4]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +709,7 @@ func (x *LogCatalogue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogCatalogue.ProtoReflect.Descriptor instead.
 func (*LogCatalogue) Descriptor() ([]byte, []int) {
-	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{4}
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LogCatalogue) GetKind() LogCatalogueKind {
@@ -643,7 +753,7 @@ type ScanResponse struct {
 
 func (x *ScanResponse) Reset() {
 	*x = ScanResponse{}
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[5]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +765,7 @@ func (x *ScanResponse) String() string {
 func (*ScanResponse) ProtoMessage() {}
 
 func (x *ScanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[5]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +778,7 @@ func (x *ScanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanResponse.ProtoReflect.Descriptor instead.
 func (*ScanResponse) Descriptor() ([]byte, []int) {
-	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{5}
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ScanResponse) GetArrow() []byte {
@@ -714,7 +824,7 @@ type ScanStatistics struct {
 
 func (x *ScanStatistics) Reset() {
 	*x = ScanStatistics{}
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[6]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +836,7 @@ func (x *ScanStatistics) String() string {
 func (*ScanStatistics) ProtoMessage() {}
 
 func (x *ScanStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[6]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +849,7 @@ func (x *ScanStatistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanStatistics.ProtoReflect.Descriptor instead.
 func (*ScanStatistics) Descriptor() ([]byte, []int) {
-	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{6}
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ScanStatistics) GetSegments() int64 {
@@ -816,7 +926,7 @@ var File_lakerunner_worker_v1_worker_proto protoreflect.FileDescriptor
 
 const file_lakerunner_worker_v1_worker_proto_rawDesc = "" +
 	"\n" +
-	"!lakerunner/worker/v1/worker.proto\x12\x14lakerunner.worker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dlakerunner/lake/v1/lake.proto\"\xbc\x02\n" +
+	"!lakerunner/worker/v1/worker.proto\x12\x14lakerunner.worker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlakerunner/lake/v1/lake.proto\"\x99\x03\n" +
 	"\aSegment\x12\x1d\n" +
 	"\n" +
 	"segment_id\x18\x01 \x01(\tR\tsegmentId\x12\x16\n" +
@@ -828,7 +938,18 @@ const file_lakerunner_worker_v1_worker_proto_rawDesc = "" +
 	"first_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
 	"\tlast_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12%\n" +
 	"\x0emasked_sources\x18\b \x03(\rR\rmaskedSources\x12#\n" +
-	"\rsidecar_bytes\x18\t \x01(\x03R\fsidecarBytes\"\xb3\x03\n" +
+	"\rsidecar_bytes\x18\t \x01(\x03R\fsidecarBytes\x12%\n" +
+	"\x0eapplied_delete\x18\n" +
+	" \x01(\x03R\rappliedDelete\x12\x1e\n" +
+	"\n" +
+	"identified\x18\v \x01(\bR\n" +
+	"identified\x12\x14\n" +
+	"\x05lease\x18\f \x01(\tR\x05lease\"\xa1\x01\n" +
+	"\x06Delete\x12\x1b\n" +
+	"\tdelete_id\x18\x01 \x01(\x03R\bdeleteId\x12\x1a\n" +
+	"\bselector\x18\x02 \x01(\tR\bselector\x120\n" +
+	"\x05start\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
+	"\x03end\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\"\xeb\x03\n" +
 	"\vScanRequest\x12\"\n" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x122\n" +
 	"\x06signal\x18\x02 \x01(\x0e2\x1a.lakerunner.lake.v1.SignalR\x06signal\x129\n" +
@@ -838,7 +959,8 @@ const file_lakerunner_worker_v1_worker_proto_rawDesc = "" +
 	"logSamples\x12I\n" +
 	"\rlog_catalogue\x18\x06 \x01(\v2\".lakerunner.worker.v1.LogCatalogueH\x00R\flogCatalogue\x12\x1b\n" +
 	"\tmax_bytes\x18\a \x01(\x03R\bmaxBytes\x12\x19\n" +
-	"\bquery_id\x18\b \x01(\tR\aqueryIdB\n" +
+	"\bquery_id\x18\b \x01(\tR\aqueryId\x126\n" +
+	"\adeletes\x18\t \x03(\v2\x1c.lakerunner.worker.v1.DeleteR\adeletesB\n" +
 	"\n" +
 	"\bfragment\"\xdb\x01\n" +
 	"\bLogLines\x12\x1a\n" +
@@ -904,46 +1026,50 @@ func file_lakerunner_worker_v1_worker_proto_rawDescGZIP() []byte {
 }
 
 var file_lakerunner_worker_v1_worker_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_lakerunner_worker_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_lakerunner_worker_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_lakerunner_worker_v1_worker_proto_goTypes = []any{
 	(Direction)(0),                // 0: lakerunner.worker.v1.Direction
 	(LogCatalogueKind)(0),         // 1: lakerunner.worker.v1.LogCatalogueKind
 	(*Segment)(nil),               // 2: lakerunner.worker.v1.Segment
-	(*ScanRequest)(nil),           // 3: lakerunner.worker.v1.ScanRequest
-	(*LogLines)(nil),              // 4: lakerunner.worker.v1.LogLines
-	(*LogSamples)(nil),            // 5: lakerunner.worker.v1.LogSamples
-	(*LogCatalogue)(nil),          // 6: lakerunner.worker.v1.LogCatalogue
-	(*ScanResponse)(nil),          // 7: lakerunner.worker.v1.ScanResponse
-	(*ScanStatistics)(nil),        // 8: lakerunner.worker.v1.ScanStatistics
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(v1.Signal)(0),                // 10: lakerunner.lake.v1.Signal
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
+	(*Delete)(nil),                // 3: lakerunner.worker.v1.Delete
+	(*ScanRequest)(nil),           // 4: lakerunner.worker.v1.ScanRequest
+	(*LogLines)(nil),              // 5: lakerunner.worker.v1.LogLines
+	(*LogSamples)(nil),            // 6: lakerunner.worker.v1.LogSamples
+	(*LogCatalogue)(nil),          // 7: lakerunner.worker.v1.LogCatalogue
+	(*ScanResponse)(nil),          // 8: lakerunner.worker.v1.ScanResponse
+	(*ScanStatistics)(nil),        // 9: lakerunner.worker.v1.ScanStatistics
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(v1.Signal)(0),                // 11: lakerunner.lake.v1.Signal
+	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
 }
 var file_lakerunner_worker_v1_worker_proto_depIdxs = []int32{
-	9,  // 0: lakerunner.worker.v1.Segment.first_time:type_name -> google.protobuf.Timestamp
-	9,  // 1: lakerunner.worker.v1.Segment.last_time:type_name -> google.protobuf.Timestamp
-	10, // 2: lakerunner.worker.v1.ScanRequest.signal:type_name -> lakerunner.lake.v1.Signal
-	2,  // 3: lakerunner.worker.v1.ScanRequest.segments:type_name -> lakerunner.worker.v1.Segment
-	4,  // 4: lakerunner.worker.v1.ScanRequest.log_lines:type_name -> lakerunner.worker.v1.LogLines
-	5,  // 5: lakerunner.worker.v1.ScanRequest.log_samples:type_name -> lakerunner.worker.v1.LogSamples
-	6,  // 6: lakerunner.worker.v1.ScanRequest.log_catalogue:type_name -> lakerunner.worker.v1.LogCatalogue
-	9,  // 7: lakerunner.worker.v1.LogLines.start:type_name -> google.protobuf.Timestamp
-	9,  // 8: lakerunner.worker.v1.LogLines.end:type_name -> google.protobuf.Timestamp
-	0,  // 9: lakerunner.worker.v1.LogLines.direction:type_name -> lakerunner.worker.v1.Direction
-	9,  // 10: lakerunner.worker.v1.LogSamples.start:type_name -> google.protobuf.Timestamp
-	9,  // 11: lakerunner.worker.v1.LogSamples.end:type_name -> google.protobuf.Timestamp
-	11, // 12: lakerunner.worker.v1.LogSamples.step:type_name -> google.protobuf.Duration
-	1,  // 13: lakerunner.worker.v1.LogCatalogue.kind:type_name -> lakerunner.worker.v1.LogCatalogueKind
-	9,  // 14: lakerunner.worker.v1.LogCatalogue.start:type_name -> google.protobuf.Timestamp
-	9,  // 15: lakerunner.worker.v1.LogCatalogue.end:type_name -> google.protobuf.Timestamp
-	8,  // 16: lakerunner.worker.v1.ScanResponse.statistics:type_name -> lakerunner.worker.v1.ScanStatistics
-	3,  // 17: lakerunner.worker.v1.WorkerService.Scan:input_type -> lakerunner.worker.v1.ScanRequest
-	7,  // 18: lakerunner.worker.v1.WorkerService.Scan:output_type -> lakerunner.worker.v1.ScanResponse
-	18, // [18:19] is the sub-list for method output_type
-	17, // [17:18] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	10, // 0: lakerunner.worker.v1.Segment.first_time:type_name -> google.protobuf.Timestamp
+	10, // 1: lakerunner.worker.v1.Segment.last_time:type_name -> google.protobuf.Timestamp
+	10, // 2: lakerunner.worker.v1.Delete.start:type_name -> google.protobuf.Timestamp
+	10, // 3: lakerunner.worker.v1.Delete.end:type_name -> google.protobuf.Timestamp
+	11, // 4: lakerunner.worker.v1.ScanRequest.signal:type_name -> lakerunner.lake.v1.Signal
+	2,  // 5: lakerunner.worker.v1.ScanRequest.segments:type_name -> lakerunner.worker.v1.Segment
+	5,  // 6: lakerunner.worker.v1.ScanRequest.log_lines:type_name -> lakerunner.worker.v1.LogLines
+	6,  // 7: lakerunner.worker.v1.ScanRequest.log_samples:type_name -> lakerunner.worker.v1.LogSamples
+	7,  // 8: lakerunner.worker.v1.ScanRequest.log_catalogue:type_name -> lakerunner.worker.v1.LogCatalogue
+	3,  // 9: lakerunner.worker.v1.ScanRequest.deletes:type_name -> lakerunner.worker.v1.Delete
+	10, // 10: lakerunner.worker.v1.LogLines.start:type_name -> google.protobuf.Timestamp
+	10, // 11: lakerunner.worker.v1.LogLines.end:type_name -> google.protobuf.Timestamp
+	0,  // 12: lakerunner.worker.v1.LogLines.direction:type_name -> lakerunner.worker.v1.Direction
+	10, // 13: lakerunner.worker.v1.LogSamples.start:type_name -> google.protobuf.Timestamp
+	10, // 14: lakerunner.worker.v1.LogSamples.end:type_name -> google.protobuf.Timestamp
+	12, // 15: lakerunner.worker.v1.LogSamples.step:type_name -> google.protobuf.Duration
+	1,  // 16: lakerunner.worker.v1.LogCatalogue.kind:type_name -> lakerunner.worker.v1.LogCatalogueKind
+	10, // 17: lakerunner.worker.v1.LogCatalogue.start:type_name -> google.protobuf.Timestamp
+	10, // 18: lakerunner.worker.v1.LogCatalogue.end:type_name -> google.protobuf.Timestamp
+	9,  // 19: lakerunner.worker.v1.ScanResponse.statistics:type_name -> lakerunner.worker.v1.ScanStatistics
+	4,  // 20: lakerunner.worker.v1.WorkerService.Scan:input_type -> lakerunner.worker.v1.ScanRequest
+	8,  // 21: lakerunner.worker.v1.WorkerService.Scan:output_type -> lakerunner.worker.v1.ScanResponse
+	21, // [21:22] is the sub-list for method output_type
+	20, // [20:21] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_lakerunner_worker_v1_worker_proto_init() }
@@ -951,7 +1077,7 @@ func file_lakerunner_worker_v1_worker_proto_init() {
 	if File_lakerunner_worker_v1_worker_proto != nil {
 		return
 	}
-	file_lakerunner_worker_v1_worker_proto_msgTypes[1].OneofWrappers = []any{
+	file_lakerunner_worker_v1_worker_proto_msgTypes[2].OneofWrappers = []any{
 		(*ScanRequest_LogLines)(nil),
 		(*ScanRequest_LogSamples)(nil),
 		(*ScanRequest_LogCatalogue)(nil),
@@ -962,7 +1088,7 @@ func file_lakerunner_worker_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lakerunner_worker_v1_worker_proto_rawDesc), len(file_lakerunner_worker_v1_worker_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
