@@ -18,6 +18,7 @@ import (
 
 	configv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/config/v1"
 	ingestorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/ingestor/v1"
+	janitorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/janitor/v1"
 	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
 	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
 	queryv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/query/v1"
@@ -57,6 +58,7 @@ func TestFormats(t *testing.T) {
 		"receipts.table":     func(out io.Writer) error { return printExampleReceipts(env(out)) },
 		"backfills.table":    func(out io.Writer) error { return printBackfills(env(out), "table", exampleBackfills()) },
 		"backfills.json":     func(out io.Writer) error { return printBackfills(env(out), "json", exampleBackfills()) },
+		"status.table":       func(out io.Writer) error { return printStatus(out, exampleStatus(), noon()) },
 		"keys.table":         func(out io.Writer) error { return printKeys(env(out), "table", exampleKeys()) },
 		"keys.json":          func(out io.Writer) error { return printKeys(env(out), "json", exampleKeys()) },
 		"statistics.txt": func(out io.Writer) error {
@@ -168,4 +170,22 @@ func exampleStatistics() *queryv1.Statistics {
 		SegmentsConsidered: 40, SegmentsPruned: 10, SegmentsRead: 10, BytesRead: 3 << 30, BytesFetched: 1000, ObjectRequests: 20, CacheHits: 5, RowsScanned: 1000000, RowsReturned: 100,
 		Duration: durationpb.New(1234 * time.Millisecond),
 	}
+}
+
+func exampleStatus() *janitorv1.GetStatusResponse {
+	return &janitorv1.GetStatusResponse{Organizations: []*janitorv1.OrganizationStatus{
+		{
+			Organization: "acme", Segments: &janitorv1.Count{Segments: 1204, Rows: 3_000_000_000, Bytes: 91 << 30}, Debt: &janitorv1.Count{Segments: 31, Rows: 2_000_000, Bytes: 77 << 20},
+			IngestLag: durationpb.New(4 * time.Second), Receipts: map[string]int64{"pending": 3}, ComparedObjects: 81_000, KnownObjects: 81_000,
+			Removed: &janitorv1.Count{Segments: 400, Rows: 1_000_000, Bytes: 1 << 30}, LastSnapshot: timestamppb.New(noon().Add(-time.Hour)),
+			LastRetention: &janitorv1.RetentionRun{
+				StartedAt: timestamppb.New(noon().Add(-2 * time.Hour)), Due: &janitorv1.Count{Segments: 24}, Removed: &janitorv1.Count{Segments: 24}, Deleted: &janitorv1.Count{Segments: 24}, Verified: &janitorv1.Count{Segments: 24},
+			},
+			RawBytes: 500 << 30, Requests: &janitorv1.Requests{Puts: 9000, Gets: 81_000, Lists: 600, Deletes: 12}, DollarsPerMonth: 14.5,
+		},
+		{
+			Organization: "beta", IngestLag: durationpb.New(2 * time.Hour), Receipts: map[string]int64{"pending": 1000, "failed": 2}, Buried: map[string]int64{"ingest": 2, "compact": 1},
+			ComparedObjects: 100, KnownObjects: 97, Missing: 1, AbandonedLeases: 4, RecordsToShip: 12, LastSnapshot: timestamppb.New(noon().Add(-72 * time.Hour)), DeletesUnderWay: 1,
+		},
+	}}
 }
