@@ -55,7 +55,10 @@ func TestReport(t *testing.T) {
 	t.Parallel()
 	r := &result{
 		command: "make bench CORPUS=dir", at: time.Unix(1_790_000_000, 0), lines: 100,
-		ingest: ingestFigures{Rows: 100, Objects: 1, Segments: 2, CPU: time.Second, Wall: time.Second, PeakRSS: 5e8, Stored: 200, Sidecars: 20, OTLP: 1000, DecodeCPU: time.Second / 4},
+		ingest: ingestFigures{
+			Rows: 100, Objects: 1, CPU: time.Second, Wall: time.Second, PeakRSS: 5e8, Stored: storedFigures{Segments: 2, Rows: 100, Bytes: 180, Sidecars: 20}, OTLP: 1000, DecodeCPU: time.Second / 4,
+		},
+		compaction: compactionFigures{CPU: time.Second, After: storedFigures{Segments: 1, Rows: 100, Bytes: 150, Sidecars: 10}},
 	}
 	for _, q := range queries(&truth{Lines: 100, Start: time.Unix(0, 0), End: time.Unix(86400, 0), Top: []topEntry{{"a", 1}}}) {
 		r.queries = append(r.queries, queryFigures{query: q, cold: time.Second, warm: time.Millisecond})

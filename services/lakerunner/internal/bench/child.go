@@ -64,6 +64,8 @@ func runRole(ctx context.Context) (ok bool, err error) {
 	switch role {
 	case "ingest":
 		return true, ingestRole(ctx, w)
+	case "compact":
+		return true, compactRole(ctx, w)
 	case "serve":
 		return true, serveRole(ctx, w)
 	}

@@ -9,9 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
-	"time"
 
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
@@ -94,59 +92,30 @@ func ingestRole(ctx context.Context, w workplace) error {
 	return errors.Join(awaitIdle(ctx, w.Database), services.Stop(ctx))
 }
 
-// awaitIdle waits until all tasks are done; a buried one is an error.
+// awaitIdle waits until all objects are ingested; one that could not be is an error.
 func awaitIdle(ctx context.Context, database string) error {
 	idx, err := index.Open(ctx, index.Config{URL: database, MaxConns: 1})
 	if err != nil {
 		return err
 	}
 	defer idx.Close()
-	ticker := time.NewTicker(200 * time.Millisecond)
-	defer ticker.Stop()
-	for {
+	return poll(ctx, func() (bool, error) {
 		backlog, err := idx.Backlog(ctx)
 		if err != nil {
-			return err
+			return false, err
 		}
 		var waiting int64
 		for _, b := range backlog {
+			if b.Kind != lake.TaskIngest {
+				continue
+			}
 			waiting += b.Tasks
 			if b.Buried > 0 {
-				return fmt.Errorf("%d objects could not be ingested", b.Buried)
+				return false, fmt.Errorf("%d objects could not be ingested", b.Buried)
 			}
 		}
-		if waiting == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
-	}
-}
-
-// storedBytes measures the segments and their sidecars.
-func storedBytes(bucket string) (segments, all, sidecars int64, err error) {
-	err = filepath.WalkDir(filepath.Join(bucket, "db"), func(path string, entry os.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		switch {
-		case strings.HasSuffix(path, lake.SidecarSuffix):
-			sidecars += info.Size()
-			all += info.Size()
-		case strings.HasSuffix(path, ".parquet"):
-			segments++
-			all += info.Size()
-		}
-		return nil
+		return waiting == 0, nil
 	})
-	return segments, all, sidecars, err
 }
 
 func logger() *slog.Logger {
