@@ -40,7 +40,7 @@ Replayed are the receipts named, or all that match --state and --prefix.`,
 		RunE: func(c *cobra.Command, args []string) error { return r.run(c.Context(), args) },
 	}
 	flags := c.Flags()
-	flags.StringVar(&r.organization, "organization", "", "another organization than the key's own (needs the admin scope)")
+	flags.StringVar(&r.organization, "organization", "", "another organization than the key's own (needs the admin scope); -: objects that no storage profile claims")
 	flags.StringVar(&r.state, "state", "", "only pending, done, skipped, failed or superseded ones")
 	flags.StringVar(&r.bucket, "bucket", "", "only of this bucket")
 	flags.StringVar(&r.prefix, "prefix", "", "only keys with this prefix")
