@@ -81,5 +81,8 @@ func hashOrigin(o Origin) uint64 {
 	for _, s := range []string{o.ScopeName, o.ScopeVersion, o.ResourceSchemaURL, o.ScopeSchemaURL} {
 		h = mix(h, hashText(s))
 	}
+	if o.Identity != "" { // so that rows without identity have the hash that they had before there was one
+		h = mix(h, hashText(o.Identity))
+	}
 	return h
 }

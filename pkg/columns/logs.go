@@ -60,6 +60,9 @@ type Origin struct {
 	ScopeVersion      string
 	Scope             []Attribute
 	ScopeSchemaURL    string
+	// Identity is the log attribute whose value identifies a row of this origin within its organization and hour, so that a row which was
+	// delivered twice is kept once; empty: rows have no identity.
+	Identity string
 }
 
 // LogRow is one log record. A decoder reuses one LogRow: its strings need only live until Append returns.

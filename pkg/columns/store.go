@@ -194,6 +194,7 @@ func (l *Logs) Origin(o Origin) OriginID {
 		ScopeVersion:      l.own(o.ScopeVersion),
 		Scope:             l.ownAttributes(o.Scope),
 		ScopeSchemaURL:    l.own(o.ScopeSchemaURL),
+		Identity:          l.own(o.Identity),
 	}
 	id := OriginID(len(l.origins))
 	l.origins = append(l.origins, origin{Origin: own, hash: hashOrigin(own)})
@@ -466,7 +467,7 @@ func appendOrigin(dst []byte, o Origin) []byte {
 			dst = appendAttributeContent(dst, a)
 		}
 	}
-	for _, s := range []string{o.ScopeName, o.ScopeVersion, o.ResourceSchemaURL, o.ScopeSchemaURL} {
+	for _, s := range []string{o.ScopeName, o.ScopeVersion, o.ResourceSchemaURL, o.ScopeSchemaURL, o.Identity} {
 		dst = appendString(dst, s)
 	}
 	return dst

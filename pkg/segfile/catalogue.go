@@ -50,7 +50,30 @@ func (c *Catalogue) marshal(z *zstd.Encoder) []byte {
 		e.int(g.First)
 		e.int(g.Last - g.First)
 	}
+	e.secondVersion(c)
 	return z.EncodeAll(e.b, nil)
+}
+
+// secondVersion appends what version 2 added.
+func (e *encoder) secondVersion(c *Catalogue) {
+	e.bool(c.Identified)
+	e.int(int64(c.AppliedDelete))
+	e.uint(uint64(len(c.Rules)))
+	for _, rule := range c.Rules {
+		e.string(rule)
+	}
+	for i := range c.Origins {
+		e.string(c.Origins[i].Identity)
+	}
+}
+
+func (d *decoder) secondVersion(c *Catalogue) {
+	c.Identified = d.bool()
+	c.AppliedDelete = lake.DeleteID(d.int())
+	c.Rules = list(d, (*decoder).string)
+	for i := range c.Origins {
+		c.Origins[i].Identity = d.string()
+	}
 }
 
 // unmarshalCatalogue is the inverse of marshal.
@@ -89,6 +112,9 @@ func (d *decoder) catalogue(c *Catalogue) {
 	for i := range c.RowGroups {
 		c.RowGroups[i].FirstRow = row
 		row += c.RowGroups[i].Rows
+	}
+	if c.FormatVersion >= 2 {
+		d.secondVersion(c)
 	}
 }
 

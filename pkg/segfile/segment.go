@@ -10,7 +10,7 @@ import (
 )
 
 // FormatVersion is the version of the files this release writes. It reads this one and all before it.
-const FormatVersion = 1
+const FormatVersion = 2
 
 // Meta says what a segment is, and where it came from.
 type Meta struct {
@@ -21,6 +21,9 @@ type Meta struct {
 	Lease        lake.LeaseID
 	Sources      []lake.ReceiptID // the source objects whose rows are in it
 	Inputs       []string         // keys of the segments it was merged from; none at level 0
+	// AppliedDelete is the highest number of a delete whose rows are not in it; Rules are the field rules that were applied, sorted. Since version 2.
+	AppliedDelete lake.DeleteID
+	Rules         []string
 }
 
 // Written is what the index wants to know of a segment file.
@@ -31,6 +34,8 @@ type Written struct {
 	First, Last   time.Time // event times, both inclusive
 	RowHash       uint64    // sum of the row hashes
 	FormatVersion int
+	// Identified says that some of its rows have an identity.
+	Identified bool
 }
 
 // Catalogue is what a segment holds, without its rows.
@@ -44,6 +49,8 @@ type Catalogue struct {
 	BodyBytes     int64
 	RowHash       uint64
 	FormatVersion int
+	// Identified says that some of its rows have an identity. Since version 2.
+	Identified bool
 }
 
 // StreamEntry is one stream of a segment.

@@ -114,7 +114,7 @@ func TestWriteLogs(t *testing.T) {
 	t.Run("says what it wrote", func(t *testing.T) {
 		t.Parallel()
 		w := write(t, randomLogs(rand.New(rand.NewPCG(3, 1)), 40_000), testMeta())
-		if w.Bytes != int64(len(w.parquet)) || w.SidecarBytes != int64(len(w.sidecar)) || w.FormatVersion != 1 {
+		if w.Bytes != int64(len(w.parquet)) || w.SidecarBytes != int64(len(w.sidecar)) || w.FormatVersion != FormatVersion {
 			t.Errorf("%+v, but the files have %d and %d bytes", w.Written, len(w.parquet), len(w.sidecar))
 		}
 		c, err := ReadCatalogue(bytes.NewReader(w.parquet), w.Bytes)

@@ -66,6 +66,7 @@ func surveyRows(l *columns.Logs, rows []uint32, m Meta) (*survey, error) {
 		s.hash += l.RowHash(int(row))
 		s.addStream(l, r)
 		s.addOrigin(l, r)
+		s.catalogue.Identified = s.catalogue.Identified || l.HasIdentity(int(row))
 		size := r.Body.Len()
 		for _, e := range l.Entries(r) {
 			k := &s.keys[e.Key]

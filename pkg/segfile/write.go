@@ -89,35 +89,40 @@ func attributeColumn(key columns.Key) column {
 // WriteLogs writes rows of l, given in the order of Logs.Sort, as one segment and its sidecar. It fails, rather than write a file that
 // cannot be read, when a string is not UTF-8 or a row lies outside the window of m.
 func WriteLogs(ctx context.Context, parquet, sidecar io.Writer, l *columns.Logs, rows []uint32, m Meta) (Written, error) {
+	_, w, err := writeLogs(ctx, parquet, sidecar, l, rows, m)
+	return w, err
+}
+
+func writeLogs(ctx context.Context, parquet, sidecar io.Writer, l *columns.Logs, rows []uint32, m Meta) (*survey, Written, error) {
 	if len(rows) == 0 {
-		return Written{}, fault.New(fault.Internal, "a segment without rows")
+		return nil, Written{}, fault.New(fault.Internal, "a segment without rows")
 	}
 	s, err := surveyRows(l, rows, m)
 	if err != nil {
-		return Written{}, err
+		return nil, Written{}, err
 	}
 	w, err := newLogWriter(parquet, l, s, compression(m.Level))
 	if err != nil {
-		return Written{}, err
+		return nil, Written{}, err
 	}
 	defer w.z.Close()
 	for _, g := range s.catalogue.RowGroups {
 		if err := ctx.Err(); err != nil {
-			return Written{}, err
+			return nil, Written{}, err
 		}
 		if err := w.writeGroup(rows[g.FirstRow:][:g.Rows], g); err != nil {
-			return Written{}, err
+			return nil, Written{}, err
 		}
 	}
 	catalogue := s.catalogue.marshal(w.z)
 	if err := w.finish(catalogue); err != nil {
-		return Written{}, err
+		return nil, Written{}, err
 	}
 	n, err := writeSidecar(sidecar, w.z, catalogue, &w.filter)
 	if err != nil {
-		return Written{}, err
+		return nil, Written{}, err
 	}
-	return s.written(w.file.offset, n), nil
+	return s, s.written(w.file.offset, n), nil
 }
 
 func (s *survey) written(bytes, sidecarBytes int64) Written {
@@ -132,6 +137,7 @@ func (s *survey) written(bytes, sidecarBytes int64) Written {
 		Last:          time.Unix(0, last).UTC(),
 		RowHash:       s.hash,
 		FormatVersion: FormatVersion,
+		Identified:    s.catalogue.Identified,
 	}
 }
 
