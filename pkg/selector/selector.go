@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-// Package selector decides which log rows a LogQL log selector lets through: for deletes of data, and for retention by label.
+// Package selector decides which log rows a LogQL log selector lets through: those that a delete of data reaches, or that a retention policy
+// is about. Parser and pipeline are Loki's, so that a selector reaches exactly the rows which the same text finds as a query.
 //
-// It is Loki's own parser and pipeline over what LogQL sees of a row: stream labels, the body as the line, and the structured metadata of
-// columns.Metadata. So a row is chosen here exactly when a query with the same selector would return it. A row that a stage fails on
-// is returned by a query with __error__ set, and so it is chosen here too.
+// Invariants:
+//
+//   - What a Matcher says of a row depends on the row's labels, origin and fields alone, not on the rows before it.
+//   - Row implies Stream: a stream that the matchers refuse has no row that is let through.
+//   - Nothing that a Matcher is given is kept after the call returns.
+//
+// It does not know segments; what it is asked about one row it answers.
 package selector
 
 import (
-	"fmt"
-	"slices"
-
 	"github.com/grafana/loki/v3/pkg/logql/log"
 	"github.com/grafana/loki/v3/pkg/logql/syntax"
 	"github.com/prometheus/prometheus/model/labels"
@@ -26,123 +28,137 @@ type Selector struct {
 	simple   bool
 }
 
-// Parse parses a log selector, with or without a pipeline. What is none is fault.Invalid, with the place.
+// Parse parses a log selector: stream matchers, of which one must not match the empty value, and perhaps a pipeline. The error is fault.Invalid
+// and names the place.
 func Parse(text string) (*Selector, error) {
-	expr, err := parse(text)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := expr.Pipeline(); err != nil {
-		return nil, invalid(text, err)
-	}
-	return &Selector{text: text, matchers: expr.Matchers(), simple: simple(expr)}, nil
-}
-
-func parse(text string) (syntax.LogSelectorExpr, error) {
 	expr, err := syntax.ParseLogSelector(text, true)
 	if err != nil {
-		return nil, invalid(text, err)
+		return nil, fault.Wrap(fault.Invalid, err)
 	}
-	return expr, nil
+	if _, err := expr.Pipeline(); err != nil {
+		return nil, fault.Wrap(fault.Invalid, err)
+	}
+	_, simple := expr.(*syntax.MatchersExpr)
+	return &Selector{text: text, matchers: expr.Matchers(), simple: simple}, nil
 }
 
-func invalid(text string, err error) error {
-	return fault.Wrap(fault.Invalid, fmt.Errorf("selector %q: %w", text, err))
-}
-
-func simple(expr syntax.LogSelectorExpr) bool {
-	_, matchersOnly := expr.(*syntax.MatchersExpr)
-	return matchersOnly
-}
-
-// String is the text that was parsed.
+// String returns the text that was parsed.
 func (s *Selector) String() string { return s.text }
 
-// Simple reports whether there is no pipeline: Stream then decides alone.
+// Simple reports whether there is no pipeline, so that Stream decides.
 func (s *Selector) Simple() bool { return s.simple }
 
-// Stream reports whether rows of a stream can be chosen at all.
+// Stream reports whether the stream matchers accept a stream's labels. A label that is not there is empty.
 func (s *Selector) Stream(stream []columns.Label) bool {
-	return s.matches(labelsOf(stream))
-}
-
-func (s *Selector) matches(stream labels.Labels) bool {
 	for _, m := range s.matchers {
-		if !m.Matches(stream.Get(m.Name)) {
+		if !m.Matches(valueOf(stream, m.Name)) {
 			return false
 		}
 	}
 	return true
 }
 
-// NewMatcher returns what decides on rows. It keeps state for speed, so it is for one goroutine.
-func (s *Selector) NewMatcher() *Matcher {
-	expr, err := parse(s.text)
-	if err != nil {
-		panic(err) // it was parsed before
+func valueOf(stream []columns.Label, name string) string {
+	for i := range stream {
+		if stream[i].Name == name {
+			return stream[i].Value
+		}
 	}
-	pipeline, err := expr.Pipeline()
-	if err != nil {
-		panic(err)
-	}
-	return &Matcher{selector: s, pipeline: pipeline}
+	return ""
 }
 
-// Matcher decides on rows. Rows of one stream and origin that come one after the other are cheapest.
+// NewMatcher returns what decides on rows.
+func (s *Selector) NewMatcher() *Matcher {
+	m := &Matcher{selector: s, builder: labels.NewScratchBuilder(16)}
+	m.forget()
+	if s.simple {
+		return m
+	}
+	// Making a pipeline changes the expression, so each has its own. Both steps succeeded when the selector was parsed.
+	expr, err := syntax.ParseLogSelector(s.text, true)
+	if err != nil {
+		panic("a selector that was parsed cannot be parsed again: " + err.Error())
+	}
+	m.pipeline, err = expr.Pipeline()
+	if err != nil {
+		panic("a pipeline that was made cannot be made again: " + err.Error())
+	}
+	return m
+}
+
+// Matcher decides on rows. It is not safe for concurrent use.
 type Matcher struct {
 	selector *Selector
 	pipeline log.Pipeline
-
-	// Of the last row: its stream, whether that can be chosen at all, and its origin.
-	stream   []columns.Label
-	chosen   bool
-	rows     log.StreamPipeline
-	origin   columns.Origin
-	metadata *columns.Metadata
-
-	pairs   []columns.Label
+	// streams and sources are what was made for streams, and for pairs of stream and origin.
+	streams map[string]*stream
+	sources map[string]*columns.Metadata
+	key     []byte
+	scratch []columns.Label
 	builder labels.ScratchBuilder
 }
 
-// Row reports whether a row is chosen.
-func (m *Matcher) Row(stream []columns.Label, origin columns.Origin, r *columns.LogRow) bool {
-	newStream := m.rows == nil || !slices.Equal(stream, m.stream)
-	if newStream {
-		m.setStream(stream)
+// stream is what a Matcher knows of one.
+type stream struct {
+	accepted bool
+	pipeline log.StreamPipeline
+}
+
+// maxRemembered bounds what a Matcher remembers: streams without end must not become memory without end.
+const maxRemembered = 4096
+
+func (m *Matcher) forget() {
+	m.streams, m.sources = map[string]*stream{}, map[string]*columns.Metadata{}
+}
+
+// Row reports whether the selector lets a row through.
+func (m *Matcher) Row(stream []columns.Label, o columns.Origin, r *columns.LogRow) bool {
+	m.key = appendLabels(m.key[:0], stream)
+	known := m.stream(stream)
+	if !known.accepted || m.selector.simple {
+		return known.accepted
 	}
-	if !m.chosen || m.selector.simple {
-		return m.chosen
-	}
-	if newStream || m.metadata == nil || !sameOrigin(origin, m.origin) {
-		m.origin, m.metadata = origin, columns.NewMetadata(origin, stream)
-	}
-	m.pairs = m.metadata.Append(m.pairs[:0], r)
+	m.scratch = m.metadata(stream, o).Append(m.scratch[:0], r)
 	m.builder.Reset()
-	for _, p := range m.pairs {
-		m.builder.Add(p.Name, p.Value)
+	for _, l := range m.scratch {
+		m.builder.Add(l.Name, l.Value)
 	}
 	m.builder.Sort()
-	_, _, ok := m.rows.ProcessString(r.Time, r.Body, m.builder.Labels())
-	return ok
+	_, _, through := known.pipeline.ProcessString(r.Time, r.Body, m.builder.Labels())
+	return through
 }
 
-func (m *Matcher) setStream(stream []columns.Label) {
-	all := labelsOf(stream)
-	m.stream = slices.Clone(stream)
-	m.chosen = m.selector.matches(all)
-	m.rows = m.pipeline.ForStream(all)
-	m.metadata = nil
-}
-
-func sameOrigin(a, b columns.Origin) bool {
-	return a.ScopeName == b.ScopeName && a.ScopeVersion == b.ScopeVersion && slices.Equal(a.Resource, b.Resource) && slices.Equal(a.Scope, b.Scope)
-}
-
-func labelsOf(stream []columns.Label) labels.Labels {
-	b := labels.NewScratchBuilder(len(stream))
-	for _, l := range stream {
-		b.Add(l.Name, l.Value)
+// stream finds what is known of the stream whose key is m.key.
+func (m *Matcher) stream(given []columns.Label) *stream {
+	if known, ok := m.streams[string(m.key)]; ok {
+		return known
 	}
-	b.Sort()
-	return b.Labels()
+	if len(m.streams) >= maxRemembered {
+		m.forget()
+	}
+	made := &stream{accepted: m.selector.Stream(given)}
+	if made.accepted && m.pipeline != nil {
+		m.builder.Reset()
+		for _, l := range cloneLabels(given) {
+			m.builder.Add(l.Name, l.Value)
+		}
+		m.builder.Sort()
+		made.pipeline = m.pipeline.ForStream(m.builder.Labels())
+	}
+	m.streams[string(m.key)] = made
+	return made
+}
+
+// metadata finds what makes the structured metadata of rows of an origin and the stream whose key is m.key.
+func (m *Matcher) metadata(given []columns.Label, o columns.Origin) *columns.Metadata {
+	m.key = appendOrigin(m.key, &o)
+	if known, ok := m.sources[string(m.key)]; ok {
+		return known
+	}
+	if len(m.sources) >= maxRemembered {
+		m.sources = map[string]*columns.Metadata{}
+	}
+	made := columns.NewMetadata(cloneOrigin(&o), cloneLabels(given))
+	m.sources[string(m.key)] = made
+	return made
 }

@@ -3,6 +3,9 @@
 package selector_test
 
 import (
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
@@ -10,91 +13,127 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/selector"
 )
 
-func checkout() []columns.Label {
-	return []columns.Label{{Name: "namespace", Value: "shop"}, {Name: "service_name", Value: "checkout"}}
-}
-
-func text(name, value string) columns.Attribute {
-	return columns.Attribute{Name: name, Value: columns.Value{Kind: columns.KindString, Str: value}}
-}
-
-func TestRowsAreChosenAsAQueryWould(t *testing.T) {
-	t.Parallel()
-	origin := columns.Origin{Resource: []columns.Attribute{text("host.name", "h1")}, ScopeName: "shop"}
-	row := columns.LogRow{
-		Time: 1, Body: `{"user":"ada","took":"12ms"}`, SeverityText: "ERROR", TraceID: [16]byte{0xab},
-		Attributes: []columns.Attribute{text("customer.id", "42")},
-	}
-	for expr, want := range map[string]bool{
-		`{service_name="checkout"}`:                                               true,
-		`{service_name="cart"}`:                                                   false,
-		`{service_name=~".+", pod=""}`:                                            true,
-		`{service_name="checkout"} |= "ada"`:                                      true,
-		`{service_name="checkout"} != "ada"`:                                      false,
-		`{service_name="checkout"} | customer_id="42"`:                            true,
-		`{service_name="checkout"} | customer_id="43"`:                            false,
-		`{service_name="checkout"} | host_name="h1"`:                              true,
-		`{service_name="checkout"} | severity_text="ERROR"`:                       true,
-		`{service_name="checkout"} | trace_id="ab000000000000000000000000000000"`: true,
-		`{service_name="checkout"} | json | user="ada"`:                           true,
-		`{service_name="checkout"} | json | took>1s`:                              false,
-	} {
-		s, err := selector.Parse(expr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := s.NewMatcher().Row(checkout(), origin, &row); got != want {
-			t.Errorf("%s: got %t, want %t", expr, got, want)
-		}
-	}
-}
-
-func TestAMatcherForgetsStreamsAndOriginsOfEarlierRows(t *testing.T) {
-	t.Parallel()
-	s, err := selector.Parse(`{service_name="checkout"} | host_name="h1" | customer_id=""`)
+func parse(t *testing.T, text string) *selector.Selector {
+	t.Helper()
+	s, err := selector.Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := s.NewMatcher()
-	h1, h2 := columns.Origin{Resource: []columns.Attribute{text("host.name", "h1")}}, columns.Origin{Resource: []columns.Attribute{text("host.name", "h2")}}
-	cart := []columns.Label{{Name: "service_name", Value: "cart"}}
-	plain, identified := columns.LogRow{Body: "x"}, columns.LogRow{Body: "x", Attributes: []columns.Attribute{text("customer.id", "42")}}
-	for i, step := range []struct {
-		stream []columns.Label
-		origin columns.Origin
-		row    *columns.LogRow
-		want   bool
-	}{
-		{checkout(), h1, &plain, true},
-		{checkout(), h2, &plain, false},
-		{checkout(), h1, &identified, false},
-		{cart, h1, &plain, false},
-		{checkout(), h1, &plain, true},
+	return s
+}
+
+func checkout() []columns.Label {
+	return []columns.Label{{Name: "env", Value: "prod"}, {Name: "service_name", Value: "checkout"}}
+}
+
+func origin() columns.Origin {
+	return columns.Origin{
+		Resource:  []columns.Attribute{{Name: "k8s.pod.name", Value: columns.Value{Str: "pod-1"}}},
+		ScopeName: "lib",
+	}
+}
+
+func row() *columns.LogRow {
+	return &columns.LogRow{
+		Time: 1_700_000_000_000_000_000, Body: `{"user":"eve","code":7}`, DetectedLevel: "error", TraceID: [16]byte{1},
+		Attributes: []columns.Attribute{
+			{Name: "user.id", Value: columns.Value{Str: "u-1"}},
+			{Name: "size", Value: columns.Value{Kind: columns.KindInt, Num: 12}},
+		},
+	}
+}
+
+func TestRow(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		`{service_name="checkout"}`:                                           true,
+		`{service_name="cart"}`:                                               false,
+		`{service_name=~"check.*", env!="dev"}`:                               true,
+		`{service_name="checkout", region=""}`:                                true,
+		`{service_name="checkout", region!=""}`:                               false,
+		`{service_name="checkout"} |= "eve"`:                                  true,
+		`{service_name="checkout"} |= "bob"`:                                  false,
+		`{service_name="checkout"} | user_id = "u-1"`:                         true,
+		`{service_name="checkout"} | size > 11`:                               true,
+		`{service_name="checkout"} | size > 12`:                               false,
+		`{service_name="checkout"} | k8s_pod_name = "pod-1"`:                  true,
+		`{service_name="checkout"} | scope_name = "lib"`:                      true,
+		`{service_name="checkout"} | detected_level = "error"`:                true,
+		`{service_name="checkout"} | json | user = "eve" | code = 7`:          true,
+		`{service_name="checkout"} | json | user = "bob"`:                     false,
+		`{service_name="cart"} | json | user = "eve"`:                         false,
+		`{service_name="checkout"} | trace_id =~ "01.*"`:                      true,
+		`{service_name="checkout"} | line_format "{{.user_id}}" |= "u-1"`:     true,
+		`{service_name="checkout"} | label_format who=user_id | who = "u-1" `: true,
 	} {
-		if got := m.Row(step.stream, step.origin, step.row); got != step.want {
-			t.Errorf("step %d: got %t, want %t", i, got, step.want)
+		t.Run(text, func(t *testing.T) {
+			t.Parallel()
+			s := parse(t, text)
+			m := s.NewMatcher()
+			for range 2 { // the second time from memory
+				if got := m.Row(checkout(), origin(), row()); got != want {
+					t.Errorf("got %t, want %t", got, want)
+				}
+			}
+			if want && !s.Stream(checkout()) {
+				t.Error("a row is let through whose stream is not")
+			}
+			if simple := !strings.Contains(text, "|"); s.Simple() != simple {
+				t.Errorf("Simple = %t", s.Simple())
+			}
+			if s.String() != text {
+				t.Errorf("String = %s", s)
+			}
+		})
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	t.Parallel()
+	for text, place := range map[string]string{
+		``:                              "",
+		`{`:                             "line 1, col 2",
+		`{}`:                            "",
+		`{a=~".*"}`:                     "",
+		`{a="b"} | json | `:             "line 1, col",
+		`{a="b"} |~ "("`:                "",
+		`rate({a="b"}[5m])`:             "selector",
+		"{a=\"b\"}\n| unwrap\n":         "",
+		`{a="b"} | line_format "{{.x"`:  "",
+		`{a="b"} | label_format a="{{"`: "",
+	} {
+		_, err := selector.Parse(text)
+		if !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), place) {
+			t.Errorf("%q: got %v", text, err)
 		}
 	}
 }
 
-func TestOnlyMatchersAreSimple(t *testing.T) {
+// TestMatcherKeepsNothing gives it memory that is written over afterwards.
+func TestMatcherKeepsNothing(t *testing.T) {
 	t.Parallel()
-	for expr, want := range map[string]bool{`{a="b"}`: true, `{a="b"} |= "x"`: false, `{a="b"} | json`: false} {
-		s, err := selector.Parse(expr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s.Simple() != want || s.String() != expr {
-			t.Errorf("%s: simple is %t, want %t", s, s.Simple(), want)
+	m := parse(t, `{service_name=~"s.*"} | k8s_pod_name = "pod-7"`).NewMatcher()
+	labels := []columns.Label{{Name: "service_name"}}
+	resource := []columns.Attribute{{Name: "k8s.pod.name"}}
+	for round := range 3 {
+		for i := range 10_000 { // more than it remembers
+			labels[0].Value = fmt.Sprint("s", i%5000)
+			resource[0].Value.Str = fmt.Sprint("pod-", i%9)
+			if got, want := m.Row(labels, columns.Origin{Resource: resource}, row()), i%9 == 7; got != want {
+				t.Fatalf("round %d, row %d: got %t", round, i, got)
+			}
 		}
 	}
 }
 
-func TestWhatIsNoSelectorIsRefused(t *testing.T) {
-	t.Parallel()
-	for _, expr := range []string{"", "{}", `{a="b"`, `{a=~".*"}`, `rate({a="b"}[1m])`, "{a=\"b\"} |~ `(`"} {
-		if _, err := selector.Parse(expr); fault.KindOf(err) != fault.Invalid {
-			t.Errorf("%q: got %v, want an invalid selector", expr, err)
-		}
+func BenchmarkMatcher(b *testing.B) {
+	s, err := selector.Parse(`{service_name="checkout"} | user_id = "u-1"`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	m, labels, o, r := s.NewMatcher(), checkout(), origin(), row()
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Row(labels, o, r)
 	}
 }
