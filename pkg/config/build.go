@@ -52,6 +52,7 @@ type builder struct {
 	prices        []pricesForm
 	streamLabels  []string
 	trusted       bool
+	retention     []RetentionPolicy
 	organizations map[string]organizationForm
 	profiles      []profileForm
 	keys          []keyForm
@@ -66,6 +67,9 @@ func (b *builder) merge(f form) {
 		b.streamLabels = f.StreamLabels
 	}
 	replace(&b.trusted, f.TrustedHeader)
+	if f.Retention != nil {
+		b.retention = policies(f.Retention)
+	}
 	for _, organization := range f.Organizations {
 		b.organizations[organization.ID] = organization
 	}
@@ -88,7 +92,7 @@ func put[T any](items []T, item T, name func(T) string) []T {
 }
 
 func (b *builder) finish() {
-	b.snapshot.fallback = Organization{Limits: b.limits, StreamLabels: b.streamLabels, TrustedHeader: b.trusted}
+	b.snapshot.fallback = Organization{Limits: b.limits, StreamLabels: b.streamLabels, TrustedHeader: b.trusted, Retention: b.retention}
 	for _, f := range b.organizations {
 		b.organization(f)
 	}
@@ -97,6 +101,9 @@ func (b *builder) finish() {
 	}
 	for _, profiles := range b.snapshot.buckets {
 		slices.SortStableFunc(profiles, morePrecise)
+	}
+	for _, f := range b.organizations {
+		b.fieldsAreNoLabels(f)
 	}
 	for i := range b.keys {
 		b.key(&b.keys[i])
@@ -119,6 +126,10 @@ func (b *builder) organization(f organizationForm) {
 		organization.StreamLabels = f.StreamLabels
 	}
 	replace(&organization.TrustedHeader, f.TrustedHeader)
+	if f.Retention != nil {
+		organization.Retention = policies(f.Retention)
+	}
+	organization.Fields = b.fields(f)
 	b.snapshot.organizations[organization.ID] = &organization
 }
 
@@ -139,6 +150,8 @@ func (b *builder) profile(f *profileForm) {
 		Signal:       signal,
 		OnRewrite:    cmp.Or(OnRewrite(f.OnRewrite), Append),
 		StreamLabels: f.StreamLabels,
+		Raw:          RawPolicy{Action: cmp.Or(RawAction(f.Raw.Action), RawKeep), After: f.Raw.After, Class: f.Raw.Class},
+		RowIdentity:  f.RowIdentity,
 		pattern:      compiled,
 	}
 	p.Prices = DefaultPrices(p.Location.Provider)

@@ -21,6 +21,7 @@ type form struct {
 	Prices          pricesForm         `yaml:"prices,omitempty"`
 	StreamLabels    []string           `yaml:"stream_labels,omitempty"`
 	TrustedHeader   *bool              `yaml:"trusted_header,omitempty"`
+	Retention       []retentionForm    `yaml:"retention,omitempty"`
 
 	Pos strictyaml.Pos `yaml:"-"`
 }
@@ -31,6 +32,10 @@ type organizationForm struct {
 	Limits        limitsForm `yaml:"limits,omitempty"`
 	StreamLabels  []string   `yaml:"stream_labels,omitempty"`
 	TrustedHeader *bool      `yaml:"trusted_header,omitempty"`
+
+	Retention   []retentionForm `yaml:"retention,omitempty"`
+	Fields      []fieldForm     `yaml:"fields,omitempty"`
+	FieldKeyEnv string          `yaml:"field_key_env,omitempty"`
 
 	Pos strictyaml.Pos `yaml:"-"`
 }
@@ -55,6 +60,8 @@ type profileForm struct {
 	OnRewrite    string     `yaml:"on_rewrite,omitempty"`
 	StreamLabels []string   `yaml:"stream_labels,omitempty"`
 	Prices       pricesForm `yaml:"prices,omitempty"`
+	Raw          rawForm    `yaml:"raw,omitempty"`
+	RowIdentity  string     `yaml:"row_identity,omitempty"`
 
 	Pos strictyaml.Pos `yaml:"-"`
 }
@@ -75,7 +82,7 @@ type keyForm struct {
 
 // Keys are the top-level keys of a configuration document: those that this package reads.
 func Keys() []string {
-	return []string{"organizations", "storage_profiles", "api_keys", "limits", "prices", "stream_labels", "trusted_header"}
+	return []string{"organizations", "storage_profiles", "api_keys", "limits", "prices", "stream_labels", "trusted_header", "retention"}
 }
 
 // parseForm reads a document and checks what can be checked without the other layers. Keys named in others are somebody else's.
@@ -103,6 +110,9 @@ func (f *form) problems() strictyaml.Problems {
 	if name := f.Prices.negative(); name != "" {
 		out = append(out, f.Pos.Problem("prices", "prices.%s is negative; give US dollars", name))
 	}
+	retentionProblems(f.Retention, func(field, format string, args ...any) {
+		out = append(out, f.Pos.Problem(field, format, args...))
+	})
 	seen := map[string]bool{}
 	for i := range f.Organizations {
 		out = append(out, f.Organizations[i].problems(seen)...)
@@ -129,6 +139,9 @@ func (f *organizationForm) problems(seen map[string]bool) (out strictyaml.Proble
 	if name := f.Limits.negative(); name != "" {
 		out = append(out, f.Pos.Problem("limits", "limits.%s is negative; 0 means no limit", name))
 	}
+	fail := func(field, format string, args ...any) { out = append(out, f.Pos.Problem(field, format, args...)) }
+	retentionProblems(f.Retention, fail)
+	fieldProblems(f.Fields, f.FieldKeyEnv, fail)
 	return out
 }
 
@@ -164,6 +177,7 @@ func (f *profileForm) problems(seen map[string]bool) (out strictyaml.Problems) {
 	if name := f.Prices.negative(); name != "" {
 		fail("prices", "prices.%s is negative; give US dollars", name)
 	}
+	f.Raw.problems(fail)
 	f.locationProblems(fail)
 	return out
 }

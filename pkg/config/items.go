@@ -39,6 +39,8 @@ type settingsForm struct {
 	Prices        pricesForm `yaml:"prices,omitempty"`
 	StreamLabels  []string   `yaml:"stream_labels,omitempty"`
 	TrustedHeader *bool      `yaml:"trusted_header,omitempty"`
+
+	Retention []retentionForm `yaml:"retention,omitempty"`
 }
 
 // itemsOf takes a form apart. API keys are not in it.
@@ -62,7 +64,7 @@ func itemsOf(f form) ([]item, error) {
 			return nil, err
 		}
 	}
-	settings := settingsForm{Limits: f.Limits, Prices: f.Prices, StreamLabels: f.StreamLabels, TrustedHeader: f.TrustedHeader}
+	settings := settingsForm{Limits: f.Limits, Prices: f.Prices, StreamLabels: f.StreamLabels, TrustedHeader: f.TrustedHeader, Retention: f.Retention}
 	if !reflect.ValueOf(settings).IsZero() {
 		if err := add(kindSettings, "", settings); err != nil {
 			return nil, err
@@ -90,7 +92,7 @@ func formOf(rows []db.ItemsRow) (form, error) {
 		case kindSettings:
 			var settings settingsForm
 			err = document.Decode(&settings)
-			f.Limits, f.Prices, f.StreamLabels, f.TrustedHeader = settings.Limits, settings.Prices, settings.StreamLabels, settings.TrustedHeader
+			f.Limits, f.Prices, f.StreamLabels, f.TrustedHeader, f.Retention = settings.Limits, settings.Prices, settings.StreamLabels, settings.TrustedHeader, settings.Retention
 		}
 		if err != nil {
 			return form{}, err
@@ -166,6 +168,7 @@ func describe(s *Snapshot) (string, error) {
 	}
 	f.StreamLabels = s.fallback.StreamLabels
 	f.TrustedHeader = &s.fallback.TrustedHeader
+	f.Retention = writtenRetention(s.fallback.Retention)
 	f.APIKeys = nil
 	for i := range f.StorageProfiles {
 		if f.StorageProfiles[i].SecretKey != "" {

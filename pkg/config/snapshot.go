@@ -36,6 +36,10 @@ type Organization struct {
 	StreamLabels []string
 	// TrustedHeader lets a request without a key act for this organization by naming it in X-Scope-OrgID.
 	TrustedHeader bool
+	// Retention says how long rows are kept; the first policy that fits decides, and rows that none fits are kept for ever.
+	Retention []RetentionPolicy
+	// Fields are the rules that change fields of rows as they grow old.
+	Fields []FieldRule
 }
 
 // OnRewrite is what becomes of an object's rows when its key is written again with other content.
@@ -64,6 +68,11 @@ type Profile struct {
 	// StreamLabels are the names of the resource attributes that are stream labels; nil: the organization's.
 	StreamLabels []string
 	Prices       Prices
+	// Raw is what becomes of the source objects once they are ingested.
+	Raw RawPolicy
+	// RowIdentity is the log attribute that identifies a row within the organization: of rows with the same value and hour one is
+	// kept. Empty: rows are never taken for doubles.
+	RowIdentity string
 
 	pattern pattern
 }
