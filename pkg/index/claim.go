@@ -32,6 +32,9 @@ func (b Batch) withDefaults() (Batch, error) {
 	if b.Kind == "" || negative || b.MaxTasks > MaxBatchTasks {
 		return b, fault.New(fault.Invalid, "a batch wants a kind, no negative bounds and at most %d tasks", MaxBatchTasks)
 	}
+	if b.Work != nil && (b.Work.Kind != b.Kind || b.Work.Receipt != 0 || b.Receipt != 0) {
+		return b, fault.New(fault.Invalid, "the work asked for is of kind %q and receipt %d, the batch of kind %q", b.Work.Kind, b.Work.Receipt, b.Kind)
+	}
 	return b, nil
 }
 
@@ -67,6 +70,9 @@ func (x *Index) Claim(ctx context.Context, batch Batch) (lease *lake.Lease, err 
 func (x *Index) claim(ctx context.Context, id lake.LeaseID, b Batch) ([]db.ClaimTasksRow, error) {
 	if b.Receipt != 0 {
 		return x.claimReceipt(ctx, id, b)
+	}
+	if b.Work != nil {
+		return x.claimWork(ctx, id, b)
 	}
 	groups, err := x.queries.ClaimableGroups(ctx, db.ClaimableGroupsParams{
 		Kind:     string(b.Kind),
@@ -114,6 +120,25 @@ func (x *Index) claimReceipt(ctx context.Context, id lake.LeaseID, b Batch) ([]d
 	return []db.ClaimTasksRow{db.ClaimTasksRow(rows[0])}, nil
 }
 
+func (x *Index) claimWork(ctx context.Context, id lake.LeaseID, b Batch) ([]db.ClaimTasksRow, error) {
+	rows, err := x.queries.ClaimWork(ctx, db.ClaimWorkParams{
+		Kind:         string(b.Kind),
+		Organization: string(b.Work.Organization),
+		Signal:       int16(b.Work.Signal),
+		WindowStart:  startOf(b.Work.Window),
+		WindowLength: int64(b.Work.Window.Length),
+		Tier:         int32(b.Work.Tier),
+		Lease:        string(id),
+		Duration:     int64(b.Duration),
+		Lifetime:     interval(b.Duration),
+		MaxAttempts:  int32(b.MaxAttempts),
+	})
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	return []db.ClaimTasksRow{db.ClaimTasksRow(rows[0])}, nil
+}
+
 func leaseOf(id lake.LeaseID, b Batch, rows []db.ClaimTasksRow) *lake.Lease {
 	lease := &lake.Lease{
 		ID:           id,
@@ -140,7 +165,7 @@ func (x *Index) receiptsOf(ctx context.Context, tasks []lake.Task) ([]lake.Recei
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	rows, err := x.queries.ReceiptsByID(ctx, ids)
+	rows, err := x.queries.ClaimedReceipts(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +175,7 @@ func (x *Index) receiptsOf(ctx context.Context, tasks []lake.Task) ([]lake.Recei
 		if err != nil {
 			return nil, err
 		}
+		receipt.ReceivedAt = row.FirstReceivedAt.UTC()
 		byID[receipt.ID] = receipt
 	}
 	receipts := make([]lake.Receipt, 0, len(ids))

@@ -51,7 +51,7 @@ func (x *Index) commit(ctx context.Context, lease *lake.Lease, edit lake.Edit) e
 }
 
 // commit is one transaction of Commit. Rows are locked in one order by all of them: lease, tasks, receipts, segments, versions,
-// new tasks; within each by their key.
+// new tasks, totals, costs; within each by their key. The last two are the organization's, so they are locked for a moment only.
 type commit struct {
 	q      *db.Queries
 	lease  *lake.Lease
@@ -88,13 +88,18 @@ func (c *commit) run(ctx context.Context) error {
 	steps := []func(context.Context) error{
 		c.lockTasks,
 		c.lockReceipts,
+		c.checkApplied,
 		c.removeSegments,
 		c.addSegments,
+		c.markSegments,
+		c.countDeleted,
 		c.finishReceipts,
 		c.supersede,
 		c.bumpVersions,
 		c.finishTasks,
 		c.record,
+		c.addTotals,
+		c.addCost,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -285,6 +290,9 @@ func addSegment(p *db.InsertSegmentsParams, s lake.Segment) {
 	p.LastTimes = append(p.LastTimes, s.LastTime.UnixNano())
 	p.FormatVersions = append(p.FormatVersions, int32(s.FormatVersion))
 	p.RowHashes = append(p.RowHashes, int64(s.RowHash))
+	p.AppliedDeletes = append(p.AppliedDeletes, int64(s.AppliedDelete))
+	p.Rules = append(p.Rules, joined(s.Rules))
+	p.Identified = append(p.Identified, s.Identified)
 }
 
 func addSources(p *db.InsertSegmentSourcesParams, s lake.Segment, id int64) {
@@ -435,7 +443,7 @@ func (c *commit) finishTasks(ctx context.Context) error {
 	back := slices.DeleteFunc(c.retried, func(v verdict) bool { return slices.Contains(c.unwanted, v.task.ID) })
 	for _, t := range c.done {
 		if t.Again {
-			back = append(back, verdict{task: t})
+			back = append(back, verdict{task: t, anew: true})
 			continue
 		}
 		drop = append(drop, t.ID)

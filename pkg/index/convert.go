@@ -39,6 +39,7 @@ func receiptOf(r db.Receipt) (lake.Receipt, error) {
 		CreatedAt:    r.CreatedAt.UTC(),
 		UpdatedAt:    r.UpdatedAt.UTC(),
 		Attempts:     r.Attempts,
+		Raw:          lake.RawState(r.Raw),
 	}, nil
 }
 
@@ -59,8 +60,36 @@ func segmentOf(s db.Segment) lake.Segment {
 		FormatVersion: int(s.FormatVersion),
 		RowHash:       uint64(s.RowHash),
 		MaskedSources: numbered[lake.ReceiptID](s.MaskedSources),
+		AppliedDelete: lake.DeleteID(s.AppliedDelete),
+		Rules:         noneIsNil(s.Rules),
+		Identified:    s.Identified,
+		Lease:         lake.LeaseID(s.Lease),
 		CreatedAt:     s.CreatedAt.UTC(),
 	}
+}
+
+func deleteOf(d db.Delete) lake.Delete {
+	return lake.Delete{
+		ID:           lake.DeleteID(d.ID),
+		Organization: lake.Organization(d.Organization),
+		Signal:       lake.Signal(d.Signal),
+		Selector:     d.Selector,
+		Start:        time.Unix(0, d.StartTime).UTC(),
+		End:          time.Unix(0, d.EndTime).UTC(),
+		Sources:      lake.SourcePolicy(d.Sources),
+		State:        lake.DeleteState(d.State),
+		Actor:        d.Actor,
+		Reason:       d.Reason,
+		CreatedAt:    d.CreatedAt.UTC(),
+		UpdatedAt:    d.UpdatedAt.UTC(),
+	}
+}
+
+func noneIsNil(texts []string) []string {
+	if len(texts) == 0 {
+		return nil
+	}
+	return texts
 }
 
 func taskOf(t db.ClaimTasksRow) lake.Task {

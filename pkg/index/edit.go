@@ -27,8 +27,8 @@ const (
 
 // checkEdit refuses edits that no lease could make, whatever the database holds.
 func checkEdit(lease *lake.Lease, edit lake.Edit, now time.Time) error {
-	if len(edit.Add) > MaxEditSegments || len(edit.Remove) > MaxEditSegments {
-		return fmt.Errorf("at most %d segments may be added and as many removed", MaxEditSegments)
+	if len(edit.Add) > MaxEditSegments || len(edit.Remove) > MaxEditSegments || len(edit.Marks) > MaxEditSegments {
+		return fmt.Errorf("at most %d segments may be added, as many removed and as many marked", MaxEditSegments)
 	}
 	for _, s := range edit.Add {
 		if err := checkSegment(lease, s, now); err != nil {
@@ -45,6 +45,15 @@ func checkEdit(lease *lake.Lease, edit lake.Edit, now time.Time) error {
 	}
 	if err := checkExpected(edit.Expect); err != nil {
 		return err
+	}
+	if err := checkMarks(edit); err != nil {
+		return err
+	}
+	if err := checkDeleted(edit); err != nil {
+		return err
+	}
+	if c := edit.Cost; min(c.Puts, c.Gets, c.Lists, c.Deletes, c.BytesRead, c.BytesWritten) < 0 {
+		return fmt.Errorf("a cost below nothing: %+v", c)
 	}
 	return checkTasks(edit.Next)
 }
@@ -68,6 +77,59 @@ func checkSegment(lease *lake.Lease, s lake.Segment, now time.Time) error {
 		return fmt.Errorf("%d rows, %d bytes, %d sidecar bytes, level %d", s.Rows, s.Bytes, s.SidecarBytes, s.Level)
 	case len(s.Sources) == 0:
 		return fmt.Errorf("no sources")
+	case s.AppliedDelete < 0:
+		return fmt.Errorf("applied delete %d", s.AppliedDelete)
+	}
+	return checkRules(s.Rules)
+}
+
+// checkRules refuses names that could not be kept: a list of them is joined by commas on its way.
+func checkRules(rules []string) error {
+	for _, r := range rules {
+		if r == "" || len(r) > 1024 || strings.Contains(r, ",") || !storable(r) {
+			return fmt.Errorf("field rule %q: want a name of up to 1,024 bytes without a comma", r)
+		}
+	}
+	return nil
+}
+
+// joined is how the rules of one segment go to the database.
+func joined(rules []string) string {
+	sorted := slices.Clone(rules)
+	slices.Sort(sorted)
+	return strings.Join(slices.Compact(sorted), ",")
+}
+
+func checkMarks(edit lake.Edit) error {
+	seen := make(map[lake.SegmentID]bool, len(edit.Marks)+len(edit.Remove))
+	for _, id := range edit.Remove {
+		seen[id] = true
+	}
+	for _, m := range edit.Marks {
+		if seen[m.Segment] || m.AppliedDelete < 0 {
+			return fmt.Errorf("mark of segment %d: it is marked twice or removed, or the applied delete is %d", m.Segment, m.AppliedDelete)
+		}
+		seen[m.Segment] = true
+		if err := checkRules(m.Rules); err != nil {
+			return fmt.Errorf("mark of segment %d: %w", m.Segment, err)
+		}
+	}
+	return nil
+}
+
+// checkDeleted refuses counts of rows that stay where they are: those of a segment leave it when it is removed.
+func checkDeleted(edit lake.Edit) error {
+	removed := make(map[lake.SegmentID]bool, len(edit.Remove))
+	for _, id := range edit.Remove {
+		removed[id] = true
+	}
+	for _, d := range edit.Deleted {
+		if d.Delete <= 0 || d.Source <= 0 || d.Rows <= 0 {
+			return fmt.Errorf("%d rows of source %d left out for delete %d", d.Rows, d.Source, d.Delete)
+		}
+		if d.Segment != 0 && !removed[d.Segment] {
+			return fmt.Errorf("rows of segment %d left out for delete %d, but the segment stays", d.Segment, d.Delete)
+		}
 	}
 	return nil
 }

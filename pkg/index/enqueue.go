@@ -12,6 +12,9 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/lake"
 )
 
+// maxDelay is the longest that a task may be asked to wait.
+const maxDelay = 366 * 24 * time.Hour
+
 // work is what tasks coalesce on.
 type work struct {
 	kind         lake.TaskKind
@@ -46,6 +49,9 @@ func checkTasks(tasks []lake.Task) error {
 		if t.Kind == "" || t.Bytes < 0 || t.Window.Length < 0 || t.Signal > lake.SignalSpans {
 			return fault.New(fault.Invalid, "task of kind %q, signal %d, %d bytes, window of %s", t.Kind, t.Signal, t.Bytes, t.Window.Length)
 		}
+		if t.Delay < 0 || t.Delay > maxDelay {
+			return fault.New(fault.Invalid, "task of kind %q with a delay of %s", t.Kind, t.Delay)
+		}
 		if err := t.Organization.Valid(); err != nil {
 			return fault.Wrap(fault.Invalid, err)
 		}
@@ -63,21 +69,23 @@ func kindsOf(tasks []lake.Task) []lake.TaskKind {
 	return kinds
 }
 
-// enqueue writes tasks within a transaction. Doubles within the call coalesce to the heaviest.
+// enqueue writes tasks within a transaction. Doubles within the call coalesce to the heaviest and the earliest.
 func enqueue(ctx context.Context, q *db.Queries, tasks []lake.Task) error {
 	if len(tasks) == 0 {
 		return nil
 	}
-	heaviest := make(map[work]lake.Task, len(tasks))
+	wanted := make(map[work]lake.Task, len(tasks))
 	groups := make([]group, 0, len(tasks))
 	for _, t := range tasks {
-		if known, double := heaviest[workOf(t)]; !double || known.Bytes < t.Bytes {
-			heaviest[workOf(t)] = t
-		}
 		groups = append(groups, group{t.Kind, t.Organization, t.Signal})
+		if known, double := wanted[workOf(t)]; double {
+			t.Bytes = max(t.Bytes, known.Bytes)
+			t.Delay = min(t.Delay, known.Delay)
+		}
+		wanted[workOf(t)] = t
 	}
 	var p db.EnqueueTasksParams
-	for _, t := range heaviest {
+	for _, t := range wanted {
 		p.Kinds = append(p.Kinds, string(t.Kind))
 		p.Organizations = append(p.Organizations, string(t.Organization))
 		p.Signals = append(p.Signals, int16(t.Signal))
@@ -86,6 +94,7 @@ func enqueue(ctx context.Context, q *db.Queries, tasks []lake.Task) error {
 		p.Tiers = append(p.Tiers, int32(t.Tier))
 		p.Receipts = append(p.Receipts, int64(t.Receipt))
 		p.Bytes = append(p.Bytes, t.Bytes)
+		p.Delays = append(p.Delays, int64(t.Delay))
 	}
 	if err := q.EnqueueTasks(ctx, p); err != nil {
 		return err

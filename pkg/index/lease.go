@@ -178,6 +178,7 @@ func giveBack(ctx context.Context, q *db.Queries, lease string, verdicts []verdi
 		tasks.Failures = append(tasks.Failures, v.failures)
 		tasks.Causes = append(tasks.Causes, v.cause)
 		tasks.Delays = append(tasks.Delays, int64(v.delay))
+		tasks.Anew = append(tasks.Anew, v.anew)
 		if v.task.Receipt != 0 && v.attempts > v.task.Attempts {
 			receipts.Ids = append(receipts.Ids, v.task.Receipt)
 			receipts.Causes = append(receipts.Causes, v.cause)

@@ -5,6 +5,7 @@ package index
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
@@ -20,18 +21,18 @@ const (
 	clockSkew = time.Hour
 )
 
-// Lookup returns the segments that may hold rows of a query's range, and what may be missing there: one statement, one
-// snapshot. A range with too many segments is fault.Exhausted, never cut.
+// Lookup returns the segments that may hold rows of a query's range, the deletes that may mask some of their rows, and what may
+// be missing there: one statement, one snapshot. A range with too many segments is fault.Exhausted, never cut.
 func (x *Index) Lookup(ctx context.Context, query Query) (answer Answer, err error) {
 	defer x.observe("lookup", &err)()
-	if query.Signal == lake.SignalUnknown || query.Signal > lake.SignalSpans {
-		return Answer{}, fault.New(fault.Invalid, "look up segments of signal %s", query.Signal)
+	if err := query.check(); err != nil {
+		return Answer{}, err
 	}
 	rows, err := x.queries.Lookup(ctx, db.LookupParams{
 		Organization:    string(query.Organization),
 		Signal:          int16(query.Signal),
-		FirstWindow:     bounded(query.Start).Add(-maxWindow),
-		EndWindow:       bounded(query.End).Add(time.Microsecond), // the column is rounded to microseconds
+		FirstWindow:     query.firstWindow(),
+		EndWindow:       query.endWindow(),
 		StartTime:       nanoseconds(query.Start),
 		EndTime:         nanoseconds(query.End),
 		MaxSegments:     MaxLookupSegments + 1,
@@ -41,11 +42,21 @@ func (x *Index) Lookup(ctx context.Context, query Query) (answer Answer, err err
 	if err != nil {
 		return Answer{}, failed("look up segments", err)
 	}
-	if len(rows) > MaxLookupSegments {
-		return Answer{}, fault.New(fault.Exhausted, "the range has more than %d segments: narrow it", MaxLookupSegments)
-	}
-	return answerOf(query, rows), nil
+	return answerOf(query, rows)
 }
+
+func (q Query) check() error {
+	if q.Signal == lake.SignalUnknown || q.Signal > lake.SignalSpans {
+		return fault.New(fault.Invalid, "look up segments of signal %s", q.Signal)
+	}
+	return nil
+}
+
+// firstWindow is the earliest start of a window that reaches the range.
+func (q Query) firstWindow() time.Time { return bounded(q.Start).Add(-maxWindow) }
+
+// endWindow lies after the starts of all windows that reach the range: the column is rounded to microseconds.
+func (q Query) endWindow() time.Time { return bounded(q.End).Add(time.Microsecond) }
 
 // bounded keeps a time within what the database can hold.
 func bounded(t time.Time) time.Time {
@@ -58,29 +69,60 @@ func bounded(t time.Time) time.Time {
 	return t.UTC()
 }
 
-func answerOf(query Query, rows []db.LookupRow) Answer {
-	first := rows[0] // there is one even without a segment
-	answer := Answer{
-		At: first.At.UTC(),
-		Completeness: Completeness{
-			Pending:       first.Pending,
-			Failed:        first.Failed,
-			OldestPending: zeroIfEpoch(first.OldestPending),
-		},
+// The kinds of rows of the statement Lookup.
+const (
+	rowOfAnswer = iota
+	rowOfDelete
+	rowOfSegment
+)
+
+func answerOf(query Query, rows []db.LookupRow) (Answer, error) {
+	var answer Answer
+	for _, r := range rows {
+		switch r.RowKind {
+		case rowOfAnswer: // the first
+			answer.At = r.At.UTC()
+			answer.Completeness = Completeness{Pending: r.Pending, Failed: r.Failed, OldestPending: zeroIfEpoch(r.OldestPending)}
+			answer.Segments = make([]lake.Segment, 0, len(rows))
+		case rowOfDelete:
+			answer.Deletes = append(answer.Deletes, deleteOfAnswer(query, r))
+		case rowOfSegment:
+			answer.Segments = append(answer.Segments, segmentOfAnswer(query, r))
+		}
 	}
-	if first.ID == nil {
-		return answer
+	if len(answer.Segments) > MaxLookupSegments {
+		return Answer{}, fault.New(fault.Exhausted, "the range has more than %d segments: narrow it", MaxLookupSegments)
 	}
-	answer.Segments = make([]lake.Segment, len(rows))
-	for i, r := range rows {
-		answer.Segments[i] = segmentOf(db.Segment{
-			ID: *r.ID, Organization: string(query.Organization), Signal: int16(query.Signal),
-			WindowStart: *r.WindowStart, WindowLength: *r.WindowLength, Level: *r.Level, Bucket: *r.Bucket, Key: *r.Key,
-			Bytes: *r.Bytes, SidecarBytes: *r.SidecarBytes, RowCount: *r.RowCount, FirstTime: *r.FirstTime, LastTime: *r.LastTime,
-			FormatVersion: *r.FormatVersion, RowHash: *r.RowHash, MaskedSources: r.MaskedSources, CreatedAt: *r.CreatedAt,
+	answer.Deletes = masking(answer.Deletes, answer.Segments)
+	return answer, nil
+}
+
+func segmentOfAnswer(query Query, r db.LookupRow) lake.Segment {
+	return segmentOf(db.Segment{
+		ID: r.ID, Organization: string(query.Organization), Signal: int16(query.Signal),
+		WindowStart: r.WindowStart, WindowLength: r.WindowLength, Level: r.Level, Bucket: r.Bucket, Key: r.Key,
+		Bytes: r.Bytes, SidecarBytes: r.SidecarBytes, RowCount: r.RowCount, FirstTime: r.FirstTime, LastTime: r.LastTime,
+		FormatVersion: r.FormatVersion, RowHash: r.RowHash, MaskedSources: r.MaskedSources, CreatedAt: r.CreatedAt,
+		AppliedDelete: r.AppliedDelete, Rules: r.Rules, Identified: r.Identified, Lease: r.Lease,
+	})
+}
+
+// deleteOfAnswer reads a delete out of the columns of a segment, as the statement puts it there.
+func deleteOfAnswer(query Query, r db.LookupRow) lake.Delete {
+	return deleteOf(db.Delete{
+		ID: r.ID, Organization: string(query.Organization), Signal: int16(query.Signal), Selector: r.Key, StartTime: r.FirstTime,
+		EndTime: r.LastTime, Sources: r.Bucket, State: r.Rules[0], Actor: r.Rules[1], Reason: r.Rules[2], CreatedAt: r.WindowStart,
+		UpdatedAt: r.CreatedAt,
+	})
+}
+
+// masking leaves those deletes that may mask a row of one of the segments.
+func masking(deletes []lake.Delete, segments []lake.Segment) []lake.Delete {
+	return slices.DeleteFunc(deletes, func(d lake.Delete) bool {
+		return !slices.ContainsFunc(segments, func(s lake.Segment) bool {
+			return s.AppliedDelete < d.ID && s.FirstTime.Before(d.End) && !s.LastTime.Before(d.Start)
 		})
-	}
-	return answer
+	})
 }
 
 // SegmentsOf returns the live segments that hold rows of a receipt, as Lookup does.

@@ -27,6 +27,7 @@ func TestLookup(t *testing.T) {
 		l.commit(lease, lake.Edit{Add: []lake.Segment{want}, Outcomes: []lake.Outcome{done(receipt.ID)}})
 		got := l.lookup(acme).Segments[0]
 		want.ID, want.CreatedAt, want.Sources = got.ID, got.CreatedAt, nil
+		want.Lease = lease.ID
 		if diff := cmp.Diff(want, got); diff != "" {
 			l.Error(diff)
 		}

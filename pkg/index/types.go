@@ -51,6 +51,8 @@ type Batch struct {
 	MaxAttempts int
 	// Receipt, if not zero, asks for this receipt's task alone, at once: whatever it waits for, backing off included.
 	Receipt lake.ReceiptID
+	// Work, if not nil, asks for the task of this organization, signal, window and tier alone, at once as well. It must be of Kind.
+	Work *lake.Task
 }
 
 // ReceiptQuery asks for a page of receipts, newest first.
@@ -84,7 +86,9 @@ type Query struct {
 // Answer is what one snapshot of the index says to a Query.
 type Answer struct {
 	// Segments ordered by window and id. Sources is not filled (the footer has them); MaskedSources is.
-	Segments     []lake.Segment
+	Segments []lake.Segment
+	// Deletes that may mask rows of some of the segments, rising: those with a higher number than a segment's AppliedDelete.
+	Deletes      []lake.Delete
 	Completeness Completeness
 	// At is the database's time of the snapshot.
 	At time.Time

@@ -56,6 +56,7 @@ type verdict struct {
 	buried   bool
 	cause    string
 	delay    time.Duration
+	anew     bool // it was done, and asked for anew meanwhile: it waits for as long as was asked for
 }
 
 func (v verdict) state() string {

@@ -8,6 +8,8 @@ package db
 
 import (
 	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 type Backfill struct {
@@ -37,6 +39,58 @@ type CommitRecord struct {
 	CommittedAt  time.Time
 }
 
+type Cost struct {
+	Organization string
+	Day          pgtype.Date
+	Kind         string
+	Puts         int64
+	Gets         int64
+	Lists        int64
+	Deletes      int64
+	BytesRead    int64
+	BytesWritten int64
+}
+
+type Delete struct {
+	ID           int64
+	Organization string
+	Signal       int16
+	Selector     string
+	StartTime    int64
+	EndTime      int64
+	Sources      string
+	State        string
+	Actor        string
+	Reason       string
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+}
+
+type DeleteRow struct {
+	DeleteID int64
+	Source   int64
+	Segment  int64
+	RowCount int64
+	Lease    string
+}
+
+type DeleteSegment struct {
+	DeleteID  int64
+	Segment   int64
+	Bucket    string
+	Key       string
+	RowCount  int64
+	RemovedAt time.Time
+	GoneAt    *time.Time
+}
+
+type DeleteSource struct {
+	DeleteID int64
+	Receipt  int64
+	Action   string
+	DoneAt   time.Time
+}
+
 type Lease struct {
 	ID           string
 	Kind         string
@@ -50,6 +104,7 @@ type Lease struct {
 	ExpiresAt    time.Time
 	EndedAt      *time.Time
 	Edit         []byte
+	Folders      []string
 }
 
 type Receipt struct {
@@ -75,6 +130,8 @@ type Receipt struct {
 	WrittenAt    time.Time
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
+	Raw          string
+	ReceivedAt   *time.Time
 }
 
 type Segment struct {
@@ -98,6 +155,9 @@ type Segment struct {
 	CreatedAt     time.Time
 	RemovedAt     *time.Time
 	RemovedBy     string
+	AppliedDelete int64
+	Rules         []string
+	Identified    bool
 }
 
 type SegmentSource struct {
@@ -105,6 +165,14 @@ type SegmentSource struct {
 	Segment     int64
 	Signal      int16
 	WindowStart time.Time
+}
+
+type SegmentTotal struct {
+	Organization string
+	Signal       int16
+	Segments     int64
+	Bytes        int64
+	RowCount     int64
 }
 
 type SegmentsLog struct {

@@ -96,6 +96,72 @@ func (q *Queries) ChargeReceipts(ctx context.Context, arg ChargeReceiptsParams) 
 	return err
 }
 
+const claimedReceipts = `-- name: ClaimedReceipts :many
+SELECT receipts.id, receipts.organization, receipts.collector, receipts.signal, receipts.bucket, receipts.key, receipts.tag, receipts.size, receipts.last_modified, receipts.revision, receipts.replay, receipts.hides, receipts.state, receipts.reason, receipts.format, receipts.rows_in, receipts.rows_out, receipts.rejected, receipts.attempts, receipts.written_at, receipts.created_at, receipts.updated_at, receipts.raw, receipts.received_at,
+       coalesce(receipts.received_at, (
+           SELECT min(coalesce(o.received_at, least(o.last_modified, o.created_at)))
+           FROM receipts o
+           WHERE o.bucket = receipts.bucket
+             AND o.key = receipts.key
+       ))::timestamptz AS first_received_at
+FROM receipts
+WHERE receipts.id = ANY ($1::bigint[])
+ORDER BY receipts.id
+`
+
+type ClaimedReceiptsRow struct {
+	Receipt         Receipt
+	FirstReceivedAt time.Time
+}
+
+// Served by receipts_N_id, and receipts_revision for those that did not note when their key was first received; bounded by the
+// array.
+func (q *Queries) ClaimedReceipts(ctx context.Context, ids []int64) ([]ClaimedReceiptsRow, error) {
+	rows, err := q.db.Query(ctx, claimedReceipts, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ClaimedReceiptsRow{}
+	for rows.Next() {
+		var i ClaimedReceiptsRow
+		if err := rows.Scan(
+			&i.Receipt.ID,
+			&i.Receipt.Organization,
+			&i.Receipt.Collector,
+			&i.Receipt.Signal,
+			&i.Receipt.Bucket,
+			&i.Receipt.Key,
+			&i.Receipt.Tag,
+			&i.Receipt.Size,
+			&i.Receipt.LastModified,
+			&i.Receipt.Revision,
+			&i.Receipt.Replay,
+			&i.Receipt.Hides,
+			&i.Receipt.State,
+			&i.Receipt.Reason,
+			&i.Receipt.Format,
+			&i.Receipt.RowsIn,
+			&i.Receipt.RowsOut,
+			&i.Receipt.Rejected,
+			&i.Receipt.Attempts,
+			&i.Receipt.WrittenAt,
+			&i.Receipt.CreatedAt,
+			&i.Receipt.UpdatedAt,
+			&i.Receipt.Raw,
+			&i.Receipt.ReceivedAt,
+			&i.FirstReceivedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const findReceipts = `-- name: FindReceipts :many
 
 WITH wanted AS (
@@ -280,7 +346,8 @@ numbered AS (
     FROM notices n
 )
 INSERT INTO receipts (
-    id, organization, collector, signal, bucket, key, tag, size, last_modified, revision, replay, hides, state, reason, written_at
+    id, organization, collector, signal, bucket, key, tag, size, last_modified, revision, replay, hides, state, reason, written_at,
+    received_at
 )
 SELECT nextval('receipt_ids'),
        n.organization,
@@ -291,18 +358,21 @@ SELECT nextval('receipt_ids'),
        n.tag,
        n.size,
        nullif(n.last_modified, 'epoch'),
-       n.place + coalesce((
-           SELECT max(r.revision)
-           FROM receipts r
-           WHERE r.bucket = n.bucket
-             AND r.key = n.key
-       ), 0),
+       n.place + coalesce(older.revision, 0),
        n.replay,
        n.hides,
        n.state,
        n.reason,
-       coalesce(nullif(n.last_modified, 'epoch'), clock_timestamp())
+       coalesce(nullif(n.last_modified, 'epoch'), clock_timestamp()),
+       least(nullif(n.last_modified, 'epoch'), clock_timestamp(), older.received_at)
 FROM numbered n
+CROSS JOIN LATERAL (
+    SELECT max(r.revision) AS revision,
+           min(coalesce(r.received_at, least(r.last_modified, r.created_at))) AS received_at
+    FROM receipts r
+    WHERE r.bucket = n.bucket
+      AND r.key = n.key
+) older
 ORDER BY n.bucket, n.key, n.place
 ON CONFLICT DO NOTHING
 RETURNING id, bucket, key, tag
@@ -477,7 +547,7 @@ func (q *Queries) LockReceipts(ctx context.Context, ids []int64) ([]LockReceipts
 }
 
 const receiptPage = `-- name: ReceiptPage :many
-SELECT receipts.id, receipts.organization, receipts.collector, receipts.signal, receipts.bucket, receipts.key, receipts.tag, receipts.size, receipts.last_modified, receipts.revision, receipts.replay, receipts.hides, receipts.state, receipts.reason, receipts.format, receipts.rows_in, receipts.rows_out, receipts.rejected, receipts.attempts, receipts.written_at, receipts.created_at, receipts.updated_at
+SELECT receipts.id, receipts.organization, receipts.collector, receipts.signal, receipts.bucket, receipts.key, receipts.tag, receipts.size, receipts.last_modified, receipts.revision, receipts.replay, receipts.hides, receipts.state, receipts.reason, receipts.format, receipts.rows_in, receipts.rows_out, receipts.rejected, receipts.attempts, receipts.written_at, receipts.created_at, receipts.updated_at, receipts.raw, receipts.received_at
 FROM receipts
 WHERE organization = $1
   AND id < $2
@@ -538,6 +608,8 @@ func (q *Queries) ReceiptPage(ctx context.Context, arg ReceiptPageParams) ([]Rec
 			&i.Receipt.WrittenAt,
 			&i.Receipt.CreatedAt,
 			&i.Receipt.UpdatedAt,
+			&i.Receipt.Raw,
+			&i.Receipt.ReceivedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -550,7 +622,7 @@ func (q *Queries) ReceiptPage(ctx context.Context, arg ReceiptPageParams) ([]Rec
 }
 
 const receiptPageByState = `-- name: ReceiptPageByState :many
-SELECT receipts.id, receipts.organization, receipts.collector, receipts.signal, receipts.bucket, receipts.key, receipts.tag, receipts.size, receipts.last_modified, receipts.revision, receipts.replay, receipts.hides, receipts.state, receipts.reason, receipts.format, receipts.rows_in, receipts.rows_out, receipts.rejected, receipts.attempts, receipts.written_at, receipts.created_at, receipts.updated_at
+SELECT receipts.id, receipts.organization, receipts.collector, receipts.signal, receipts.bucket, receipts.key, receipts.tag, receipts.size, receipts.last_modified, receipts.revision, receipts.replay, receipts.hides, receipts.state, receipts.reason, receipts.format, receipts.rows_in, receipts.rows_out, receipts.rejected, receipts.attempts, receipts.written_at, receipts.created_at, receipts.updated_at, receipts.raw, receipts.received_at
 FROM receipts
 WHERE organization = $1
   AND state = $2
@@ -614,6 +686,8 @@ func (q *Queries) ReceiptPageByState(ctx context.Context, arg ReceiptPageByState
 			&i.Receipt.WrittenAt,
 			&i.Receipt.CreatedAt,
 			&i.Receipt.UpdatedAt,
+			&i.Receipt.Raw,
+			&i.Receipt.ReceivedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -626,7 +700,7 @@ func (q *Queries) ReceiptPageByState(ctx context.Context, arg ReceiptPageByState
 }
 
 const receiptsByID = `-- name: ReceiptsByID :many
-SELECT receipts.id, receipts.organization, receipts.collector, receipts.signal, receipts.bucket, receipts.key, receipts.tag, receipts.size, receipts.last_modified, receipts.revision, receipts.replay, receipts.hides, receipts.state, receipts.reason, receipts.format, receipts.rows_in, receipts.rows_out, receipts.rejected, receipts.attempts, receipts.written_at, receipts.created_at, receipts.updated_at
+SELECT receipts.id, receipts.organization, receipts.collector, receipts.signal, receipts.bucket, receipts.key, receipts.tag, receipts.size, receipts.last_modified, receipts.revision, receipts.replay, receipts.hides, receipts.state, receipts.reason, receipts.format, receipts.rows_in, receipts.rows_out, receipts.rejected, receipts.attempts, receipts.written_at, receipts.created_at, receipts.updated_at, receipts.raw, receipts.received_at
 FROM receipts
 WHERE id = ANY ($1::bigint[])
 ORDER BY id
@@ -669,6 +743,8 @@ func (q *Queries) ReceiptsByID(ctx context.Context, ids []int64) ([]ReceiptsByID
 			&i.Receipt.WrittenAt,
 			&i.Receipt.CreatedAt,
 			&i.Receipt.UpdatedAt,
+			&i.Receipt.Raw,
+			&i.Receipt.ReceivedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -834,7 +910,8 @@ func (q *Queries) RetryReceipts(ctx context.Context, ids []int64) ([]int64, erro
 
 const reviseReceipts = `-- name: ReviseReceipts :many
 INSERT INTO receipts (
-    id, organization, collector, signal, bucket, key, tag, size, last_modified, revision, replay, hides, state, reason, written_at
+    id, organization, collector, signal, bucket, key, tag, size, last_modified, revision, replay, hides, state, reason, written_at,
+    received_at
 )
 SELECT nextval('receipt_ids'),
        r.organization,
@@ -855,7 +932,13 @@ SELECT nextval('receipt_ids'),
        CASE r.hides WHEN 'all_older' THEN r.hides ELSE 'same_content' END,
        'pending',
        '',
-       r.written_at
+       r.written_at,
+       (
+           SELECT min(coalesce(o.received_at, least(o.last_modified, o.created_at)))
+           FROM receipts o
+           WHERE o.bucket = r.bucket
+             AND o.key = r.key
+       )
 FROM receipts r
 WHERE r.id = ANY ($1::bigint[])
   AND (r.state = 'done' OR r.state = 'failed' AND r.rows_out > 0)

@@ -12,6 +12,195 @@ import (
 	"time"
 )
 
+const arrivals = `-- name: Arrivals :many
+WITH found AS MATERIALIZED (
+    SELECT s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
+           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease
+    FROM segments s
+    WHERE s.organization = $2
+      AND s.signal = $3::smallint
+      AND s.window_start >= $4
+      AND s.window_start < $5
+      AND s.last_time >= $6::bigint
+      AND s.first_time < $7::bigint
+      AND s.removed_at IS NULL
+      AND s.level = 0
+      AND s.created_at > $8
+    UNION ALL
+    SELECT s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
+           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease
+    FROM segments s
+    WHERE s.organization = $2
+      AND s.signal = $3::smallint
+      AND s.window_start >= $4
+      AND s.window_start < $5
+      AND s.last_time >= $6::bigint
+      AND s.first_time < $7::bigint
+      AND s.removed_at > $8
+      AND s.level = 0
+      AND s.created_at > $8
+    LIMIT $1
+),
+pending AS MATERIALIZED (
+    SELECT p.created_at
+    FROM (
+        (
+            SELECT r.created_at
+            FROM receipts r
+            WHERE r.organization = $2
+              AND r.state = 'pending'
+              AND r.signal = $3::smallint
+              AND r.written_at >= $9
+            ORDER BY r.written_at
+            LIMIT $10::integer
+        )
+        UNION ALL
+        (
+            SELECT r.created_at
+            FROM receipts r
+            WHERE r.organization = $2
+              AND r.state = 'pending'
+              AND r.signal = 0
+              AND r.written_at >= $9
+            ORDER BY r.written_at
+            LIMIT $10::integer
+        )
+    ) p
+    LIMIT $10::integer
+),
+failed AS MATERIALIZED (
+    SELECT r.id
+    FROM receipts r
+    WHERE r.organization = $2
+      AND r.state = 'failed'
+      AND r.signal IN (0, $3::smallint)
+      AND r.written_at >= $9
+    LIMIT $10::integer
+)
+SELECT 0::integer AS row_kind,
+       statement_timestamp()::timestamptz AS at,
+       (SELECT count(*) FROM pending) AS pending,
+       coalesce((SELECT min(p.created_at) FROM pending p), 'epoch')::timestamptz AS oldest_pending,
+       (SELECT count(*) FROM failed) AS failed,
+       0::bigint AS id, 'epoch'::timestamptz AS window_start, 0::bigint AS window_length, 0::integer AS level, ''::text AS bucket,
+       ''::text AS key, 0::bigint AS bytes, 0::bigint AS sidecar_bytes, 0::bigint AS row_count, 0::bigint AS first_time,
+       0::bigint AS last_time, 0::integer AS format_version, 0::bigint AS row_hash, '{}'::bigint[] AS masked_sources,
+       'epoch'::timestamptz AS created_at, 0::bigint AS applied_delete, '{}'::text[] AS rules, false AS identified, ''::text AS lease
+UNION ALL
+SELECT 2, 'epoch', 0, 'epoch', 0, f.id, f.window_start, f.window_length, f.level, f.bucket, f.key, f.bytes, f.sidecar_bytes, f.row_count,
+       f.first_time, f.last_time, f.format_version, f.row_hash, f.masked_sources, f.created_at, f.applied_delete, f.rules,
+       f.identified, f.lease
+FROM found f
+UNION ALL
+SELECT 1, 'epoch', 0, 'epoch', 0, d.id, d.created_at, 0, 0, d.sources, d.selector, 0, 0, 0, d.start_time, d.end_time, 0, 0, '{}',
+       d.updated_at, 0, ARRAY[d.state, d.actor, d.reason], false, ''
+FROM deletes d
+WHERE d.organization = $2
+  AND d.signal = $3::smallint
+  AND d.id > (SELECT min(f.applied_delete) FROM found f)
+  AND d.start_time < $7::bigint
+  AND d.end_time > $6::bigint
+ORDER BY row_kind, window_start, id
+`
+
+type ArrivalsParams struct {
+	MaxSegments     int32
+	Organization    string
+	Signal          int16
+	FirstWindow     time.Time
+	EndWindow       time.Time
+	StartTime       int64
+	EndTime         int64
+	Since           time.Time
+	WrittenAfter    time.Time
+	CompletenessCap int32
+}
+
+type ArrivalsRow struct {
+	RowKind       int32
+	At            time.Time
+	Pending       int64
+	OldestPending time.Time
+	Failed        int64
+	ID            int64
+	WindowStart   time.Time
+	WindowLength  int64
+	Level         int32
+	Bucket        string
+	Key           string
+	Bytes         int64
+	SidecarBytes  int64
+	RowCount      int64
+	FirstTime     int64
+	LastTime      int64
+	FormatVersion int32
+	RowHash       int64
+	MaskedSources []int64
+	CreatedAt     time.Time
+	AppliedDelete int64
+	Rules         []string
+	Identified    bool
+	Lease         string
+}
+
+// As Lookup, of the segments of level 0 that were added since a time, whether or not they were removed again. Served by
+// segments_lookup in the months of the range, and in all months by segments_removed_of, which holds few so young.
+func (q *Queries) Arrivals(ctx context.Context, arg ArrivalsParams) ([]ArrivalsRow, error) {
+	rows, err := q.db.Query(ctx, arrivals,
+		arg.MaxSegments,
+		arg.Organization,
+		arg.Signal,
+		arg.FirstWindow,
+		arg.EndWindow,
+		arg.StartTime,
+		arg.EndTime,
+		arg.Since,
+		arg.WrittenAfter,
+		arg.CompletenessCap,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ArrivalsRow{}
+	for rows.Next() {
+		var i ArrivalsRow
+		if err := rows.Scan(
+			&i.RowKind,
+			&i.At,
+			&i.Pending,
+			&i.OldestPending,
+			&i.Failed,
+			&i.ID,
+			&i.WindowStart,
+			&i.WindowLength,
+			&i.Level,
+			&i.Bucket,
+			&i.Key,
+			&i.Bytes,
+			&i.SidecarBytes,
+			&i.RowCount,
+			&i.FirstTime,
+			&i.LastTime,
+			&i.FormatVersion,
+			&i.RowHash,
+			&i.MaskedSources,
+			&i.CreatedAt,
+			&i.AppliedDelete,
+			&i.Rules,
+			&i.Identified,
+			&i.Lease,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const bumpVersions = `-- name: BumpVersions :many
 WITH hours AS (
     SELECT unnest($2::smallint[]) AS signal,
@@ -115,7 +304,7 @@ func (q *Queries) InsertSegmentSources(ctx context.Context, arg InsertSegmentSou
 const insertSegments = `-- name: InsertSegments :execrows
 INSERT INTO segments (
     id, organization, signal, window_start, window_length, level, bucket, key, bytes, sidecar_bytes, row_count, first_time, last_time,
-    format_version, row_hash, lease
+    format_version, row_hash, applied_delete, rules, identified, lease
 )
 SELECT unnest($1::bigint[]),
        $2,
@@ -132,7 +321,11 @@ SELECT unnest($1::bigint[]),
        unnest($13::bigint[]),
        unnest($14::integer[]),
        unnest($15::bigint[]),
-       $16
+       unnest($16::bigint[]),
+       -- An array of arrays must not be ragged: each comes as a text, the empty one for none.
+       string_to_array(unnest($17::text[]), ','),
+       unnest($18::boolean[]),
+       $19
 `
 
 type InsertSegmentsParams struct {
@@ -151,6 +344,9 @@ type InsertSegmentsParams struct {
 	LastTimes      []int64
 	FormatVersions []int32
 	RowHashes      []int64
+	AppliedDeletes []int64
+	Rules          []string
+	Identified     []bool
 	Lease          string
 }
 
@@ -172,6 +368,9 @@ func (q *Queries) InsertSegments(ctx context.Context, arg InsertSegmentsParams) 
 		arg.LastTimes,
 		arg.FormatVersions,
 		arg.RowHashes,
+		arg.AppliedDeletes,
+		arg.Rules,
+		arg.Identified,
 		arg.Lease,
 	)
 	if err != nil {
@@ -181,8 +380,21 @@ func (q *Queries) InsertSegments(ctx context.Context, arg InsertSegmentsParams) 
 }
 
 const lookup = `-- name: Lookup :many
-WITH pending AS (
-    SELECT count(*) AS receipts, min(p.created_at) AS oldest
+WITH found AS MATERIALIZED (
+    SELECT s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
+           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease
+    FROM segments s
+    WHERE s.organization = $1
+      AND s.signal = $2::smallint
+      AND s.window_start >= $3
+      AND s.window_start < $4
+      AND s.last_time >= $5::bigint
+      AND s.first_time < $6::bigint
+      AND s.removed_at IS NULL
+    LIMIT $7
+),
+pending AS MATERIALIZED (
+    SELECT p.created_at
     FROM (
         (
             SELECT r.created_at
@@ -190,9 +402,9 @@ WITH pending AS (
             WHERE r.organization = $1
               AND r.state = 'pending'
               AND r.signal = $2::smallint
-              AND r.written_at >= $9
+              AND r.written_at >= $8
             ORDER BY r.written_at
-            LIMIT $8::integer
+            LIMIT $9::integer
         )
         UNION ALL
         (
@@ -201,43 +413,46 @@ WITH pending AS (
             WHERE r.organization = $1
               AND r.state = 'pending'
               AND r.signal = 0
-              AND r.written_at >= $9
+              AND r.written_at >= $8
             ORDER BY r.written_at
-            LIMIT $8::integer
+            LIMIT $9::integer
         )
-        LIMIT $8::integer
     ) p
+    LIMIT $9::integer
 ),
-failed AS (
-    SELECT count(*) AS receipts
-    FROM (
-        SELECT 1
-        FROM receipts r
-        WHERE r.organization = $1
-          AND r.state = 'failed'
-          AND r.signal IN (0, $2::smallint)
-          AND r.written_at >= $9
-        LIMIT $8::integer
-    ) f
+failed AS MATERIALIZED (
+    SELECT r.id
+    FROM receipts r
+    WHERE r.organization = $1
+      AND r.state = 'failed'
+      AND r.signal IN (0, $2::smallint)
+      AND r.written_at >= $8
+    LIMIT $9::integer
 )
-SELECT statement_timestamp()::timestamptz AS at,
-       pending.receipts AS pending,
-       coalesce(pending.oldest, 'epoch')::timestamptz AS oldest_pending,
-       failed.receipts AS failed,
-       s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
-       s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at
-FROM pending
-CROSS JOIN failed
-LEFT JOIN segments s
-  ON s.organization = $1
- AND s.signal = $2::smallint
- AND s.window_start >= $3
- AND s.window_start < $4
- AND s.last_time >= $5::bigint
- AND s.first_time < $6::bigint
- AND s.removed_at IS NULL
-ORDER BY s.window_start, s.id
-LIMIT $7
+SELECT 0::integer AS row_kind,
+       statement_timestamp()::timestamptz AS at,
+       (SELECT count(*) FROM pending) AS pending,
+       coalesce((SELECT min(p.created_at) FROM pending p), 'epoch')::timestamptz AS oldest_pending,
+       (SELECT count(*) FROM failed) AS failed,
+       0::bigint AS id, 'epoch'::timestamptz AS window_start, 0::bigint AS window_length, 0::integer AS level, ''::text AS bucket,
+       ''::text AS key, 0::bigint AS bytes, 0::bigint AS sidecar_bytes, 0::bigint AS row_count, 0::bigint AS first_time,
+       0::bigint AS last_time, 0::integer AS format_version, 0::bigint AS row_hash, '{}'::bigint[] AS masked_sources,
+       'epoch'::timestamptz AS created_at, 0::bigint AS applied_delete, '{}'::text[] AS rules, false AS identified, ''::text AS lease
+UNION ALL
+SELECT 2, 'epoch', 0, 'epoch', 0, f.id, f.window_start, f.window_length, f.level, f.bucket, f.key, f.bytes, f.sidecar_bytes, f.row_count,
+       f.first_time, f.last_time, f.format_version, f.row_hash, f.masked_sources, f.created_at, f.applied_delete, f.rules,
+       f.identified, f.lease
+FROM found f
+UNION ALL
+SELECT 1, 'epoch', 0, 'epoch', 0, d.id, d.created_at, 0, 0, d.sources, d.selector, 0, 0, 0, d.start_time, d.end_time, 0, 0, '{}',
+       d.updated_at, 0, ARRAY[d.state, d.actor, d.reason], false, ''
+FROM deletes d
+WHERE d.organization = $1
+  AND d.signal = $2::smallint
+  AND d.id > (SELECT min(f.applied_delete) FROM found f)
+  AND d.start_time < $6::bigint
+  AND d.end_time > $5::bigint
+ORDER BY row_kind, window_start, id
 `
 
 type LookupParams struct {
@@ -248,34 +463,40 @@ type LookupParams struct {
 	StartTime       int64
 	EndTime         int64
 	MaxSegments     int32
-	CompletenessCap int32
 	WrittenAfter    time.Time
+	CompletenessCap int32
 }
 
 type LookupRow struct {
+	RowKind       int32
 	At            time.Time
 	Pending       int64
 	OldestPending time.Time
 	Failed        int64
-	ID            *int64
-	WindowStart   *time.Time
-	WindowLength  *int64
-	Level         *int32
-	Bucket        *string
-	Key           *string
-	Bytes         *int64
-	SidecarBytes  *int64
-	RowCount      *int64
-	FirstTime     *int64
-	LastTime      *int64
-	FormatVersion *int32
-	RowHash       *int64
+	ID            int64
+	WindowStart   time.Time
+	WindowLength  int64
+	Level         int32
+	Bucket        string
+	Key           string
+	Bytes         int64
+	SidecarBytes  int64
+	RowCount      int64
+	FirstTime     int64
+	LastTime      int64
+	FormatVersion int32
+	RowHash       int64
 	MaskedSources []int64
-	CreatedAt     *time.Time
+	CreatedAt     time.Time
+	AppliedDelete int64
+	Rules         []string
+	Identified    bool
+	Lease         string
 }
 
-// The segments of a time range and what they may lack, in one snapshot; one row without a segment when there is none. Served by
-// segments_lookup in the months of the range and receipts_unfinished.
+// The segments of a time range, what they may lack, and the deletes that may mask rows of them, in one snapshot: first a row of
+// what they lack (row_kind 0), then the deletes (1, whose columns stand in those of segments as deleteOfAnswer reads them), then
+// the segments (2). Served by segments_lookup in the months of the range, receipts_unfinished and deletes_masking.
 func (q *Queries) Lookup(ctx context.Context, arg LookupParams) ([]LookupRow, error) {
 	rows, err := q.db.Query(ctx, lookup,
 		arg.Organization,
@@ -285,8 +506,8 @@ func (q *Queries) Lookup(ctx context.Context, arg LookupParams) ([]LookupRow, er
 		arg.StartTime,
 		arg.EndTime,
 		arg.MaxSegments,
-		arg.CompletenessCap,
 		arg.WrittenAfter,
+		arg.CompletenessCap,
 	)
 	if err != nil {
 		return nil, err
@@ -296,6 +517,7 @@ func (q *Queries) Lookup(ctx context.Context, arg LookupParams) ([]LookupRow, er
 	for rows.Next() {
 		var i LookupRow
 		if err := rows.Scan(
+			&i.RowKind,
 			&i.At,
 			&i.Pending,
 			&i.OldestPending,
@@ -315,6 +537,10 @@ func (q *Queries) Lookup(ctx context.Context, arg LookupParams) ([]LookupRow, er
 			&i.RowHash,
 			&i.MaskedSources,
 			&i.CreatedAt,
+			&i.AppliedDelete,
+			&i.Rules,
+			&i.Identified,
+			&i.Lease,
 		); err != nil {
 			return nil, err
 		}
@@ -340,6 +566,45 @@ type MakeSegmentMonthParams struct {
 func (q *Queries) MakeSegmentMonth(ctx context.Context, arg MakeSegmentMonthParams) error {
 	_, err := q.db.Exec(ctx, makeSegmentMonth, arg.Parent, arg.MonthStart)
 	return err
+}
+
+const markSegments = `-- name: MarkSegments :execrows
+UPDATE segments
+SET applied_delete = greatest(segments.applied_delete, m.applied_delete),
+    rules = ARRAY(
+        SELECT DISTINCT r.rule
+        FROM unnest(segments.rules || string_to_array(m.rules, ',')) AS r (rule)
+        ORDER BY r.rule
+    )
+FROM (
+    SELECT unnest($2::bigint[]) AS id,
+           unnest($3::bigint[]) AS applied_delete,
+           unnest($4::text[]) AS rules
+) m
+WHERE segments.id = m.id
+  AND segments.organization = $1
+  AND segments.removed_at IS NULL
+`
+
+type MarkSegmentsParams struct {
+	Organization   string
+	Ids            []int64
+	AppliedDeletes []int64
+	Rules          []string
+}
+
+// Says of live segments what need not be done to them any more. In each month served by segments_id; bounded by the arrays.
+func (q *Queries) MarkSegments(ctx context.Context, arg MarkSegmentsParams) (int64, error) {
+	result, err := q.db.Exec(ctx, markSegments,
+		arg.Organization,
+		arg.Ids,
+		arg.AppliedDeletes,
+		arg.Rules,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const maskSources = `-- name: MaskSources :many
@@ -403,7 +668,7 @@ SET removed_at = clock_timestamp(),
 WHERE id = ANY ($2::bigint[])
   AND organization = $3
   AND removed_at IS NULL
-RETURNING id, signal, window_start, window_length, bucket, key
+RETURNING id, signal, window_start, window_length, bucket, key, bytes, sidecar_bytes, row_count
 `
 
 type RemoveSegmentsParams struct {
@@ -419,6 +684,9 @@ type RemoveSegmentsRow struct {
 	WindowLength int64
 	Bucket       string
 	Key          string
+	Bytes        int64
+	SidecarBytes int64
+	RowCount     int64
 }
 
 // Marks live segments as removed. In each month served by segments_id; bounded by the array.
@@ -438,6 +706,9 @@ func (q *Queries) RemoveSegments(ctx context.Context, arg RemoveSegmentsParams) 
 			&i.WindowLength,
 			&i.Bucket,
 			&i.Key,
+			&i.Bytes,
+			&i.SidecarBytes,
+			&i.RowCount,
 		); err != nil {
 			return nil, err
 		}
@@ -477,7 +748,7 @@ func (q *Queries) SegmentIDs(ctx context.Context, count int32) ([]int64, error) 
 }
 
 const segmentsOfReceipt = `-- name: SegmentsOfReceipt :many
-SELECT segments.id, segments.organization, segments.signal, segments.window_start, segments.window_length, segments.level, segments.bucket, segments.key, segments.bytes, segments.sidecar_bytes, segments.row_count, segments.first_time, segments.last_time, segments.format_version, segments.row_hash, segments.masked_sources, segments.lease, segments.created_at, segments.removed_at, segments.removed_by
+SELECT segments.id, segments.organization, segments.signal, segments.window_start, segments.window_length, segments.level, segments.bucket, segments.key, segments.bytes, segments.sidecar_bytes, segments.row_count, segments.first_time, segments.last_time, segments.format_version, segments.row_hash, segments.masked_sources, segments.lease, segments.created_at, segments.removed_at, segments.removed_by, segments.applied_delete, segments.rules, segments.identified
 FROM segment_sources ss
 JOIN segments
   ON segments.signal = ss.signal
@@ -524,6 +795,9 @@ func (q *Queries) SegmentsOfReceipt(ctx context.Context, receipt int64) ([]Segme
 			&i.Segment.CreatedAt,
 			&i.Segment.RemovedAt,
 			&i.Segment.RemovedBy,
+			&i.Segment.AppliedDelete,
+			&i.Segment.Rules,
+			&i.Segment.Identified,
 		); err != nil {
 			return nil, err
 		}

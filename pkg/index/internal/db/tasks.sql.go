@@ -322,6 +322,118 @@ func (q *Queries) ClaimTasks(ctx context.Context, arg ClaimTasksParams) ([]Claim
 	return items, nil
 }
 
+const claimWork = `-- name: ClaimWork :many
+WITH candidate AS MATERIALIZED (
+    SELECT t.id
+    FROM tasks t
+    WHERE t.kind = $1
+      AND t.organization = $2
+      AND t.signal = $3::smallint
+      AND t.window_start = $4
+      AND t.window_length = $5
+      AND t.tier = $6
+      AND t.receipt = 0
+      AND t.state = 'ready'
+    ORDER BY t.id
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+),
+leased AS (
+    UPDATE tasks
+    SET state = 'leased',
+        lease = $7
+    WHERE tasks.id = ANY (ARRAY(SELECT candidate.id FROM candidate))
+    RETURNING tasks.id, tasks.kind, tasks.organization, tasks.signal, tasks.window_start, tasks.window_length, tasks.tier,
+              tasks.receipt, tasks.bytes, tasks.attempts, tasks.cause, tasks.created_at
+),
+lease AS (
+    INSERT INTO leases (id, kind, organization, signal, tasks, duration, max_attempts, claimed_at, expires_at)
+    SELECT $7, l.kind, l.organization, l.signal, 1, $8::bigint, $9::integer,
+           statement_timestamp(), clock_timestamp() + $10::interval
+    FROM leased l
+)
+SELECT l.id, l.kind, l.organization, l.signal, l.window_start, l.window_length, l.tier, l.receipt, l.bytes, l.attempts, l.cause,
+       l.created_at, statement_timestamp()::timestamptz AS claimed_at
+FROM leased l
+ORDER BY l.id
+LIMIT 1
+`
+
+type ClaimWorkParams struct {
+	Kind         string
+	Organization string
+	Signal       int16
+	WindowStart  time.Time
+	WindowLength int64
+	Tier         int32
+	Lease        string
+	Duration     int64
+	MaxAttempts  int32
+	Lifetime     pgtype.Interval
+}
+
+type ClaimWorkRow struct {
+	ID           int64
+	Kind         string
+	Organization string
+	Signal       int16
+	WindowStart  time.Time
+	WindowLength int64
+	Tier         int32
+	Receipt      int64
+	Bytes        int64
+	Attempts     int32
+	Cause        string
+	CreatedAt    time.Time
+	ClaimedAt    time.Time
+}
+
+// The claim of one task alone, that is of no receipt, whatever it waits for. Served by tasks_work.
+func (q *Queries) ClaimWork(ctx context.Context, arg ClaimWorkParams) ([]ClaimWorkRow, error) {
+	rows, err := q.db.Query(ctx, claimWork,
+		arg.Kind,
+		arg.Organization,
+		arg.Signal,
+		arg.WindowStart,
+		arg.WindowLength,
+		arg.Tier,
+		arg.Lease,
+		arg.Duration,
+		arg.MaxAttempts,
+		arg.Lifetime,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ClaimWorkRow{}
+	for rows.Next() {
+		var i ClaimWorkRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Kind,
+			&i.Organization,
+			&i.Signal,
+			&i.WindowStart,
+			&i.WindowLength,
+			&i.Tier,
+			&i.Receipt,
+			&i.Bytes,
+			&i.Attempts,
+			&i.Cause,
+			&i.CreatedAt,
+			&i.ClaimedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const claimableGroups = `-- name: ClaimableGroups :many
 WITH RECURSIVE groups AS (
     (
@@ -424,6 +536,31 @@ func (q *Queries) ClaimableGroups(ctx context.Context, arg ClaimableGroupsParams
 	return items, nil
 }
 
+const declareFolders = `-- name: DeclareFolders :execrows
+UPDATE leases
+SET folders = ARRAY(
+        SELECT DISTINCT f.folder
+        FROM unnest(leases.folders || $1::text[]) AS f (folder)
+        ORDER BY f.folder
+    )
+WHERE id = $2
+  AND state = 'live'
+`
+
+type DeclareFoldersParams struct {
+	Folders []string
+	ID      string
+}
+
+// Served by leases_pkey.
+func (q *Queries) DeclareFolders(ctx context.Context, arg DeclareFoldersParams) (int64, error) {
+	result, err := q.db.Exec(ctx, declareFolders, arg.Folders, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const endLease = `-- name: EndLease :execrows
 UPDATE leases
 SET state = $1,
@@ -482,10 +619,12 @@ WITH wanted AS (
            unnest($5::bigint[]) AS window_length,
            unnest($6::integer[]) AS tier,
            unnest($7::bigint[]) AS receipt,
-           unnest($8::bigint[]) AS bytes
+           unnest($8::bigint[]) AS bytes,
+           unnest($9::bigint[]) AS delay
 )
-INSERT INTO tasks (kind, organization, signal, window_start, window_length, tier, receipt, bytes)
-SELECT w.kind, w.organization, w.signal, w.window_start, w.window_length, w.tier, w.receipt, w.bytes
+INSERT INTO tasks (kind, organization, signal, window_start, window_length, tier, receipt, bytes, not_before)
+SELECT w.kind, w.organization, w.signal, w.window_start, w.window_length, w.tier, w.receipt, w.bytes,
+       clock_timestamp() + interval '1 second' * (w.delay / 1e9)
 FROM wanted w
 ORDER BY w.kind, w.organization, w.signal, w.window_start, w.window_length, w.tier, w.receipt
 ON CONFLICT ON CONSTRAINT tasks_work DO UPDATE
@@ -496,7 +635,12 @@ SET bytes = greatest(tasks.bytes, excluded.bytes),
     attempts = CASE tasks.state WHEN 'buried' THEN 0 ELSE tasks.attempts END,
     failures = CASE tasks.state WHEN 'buried' THEN 0 ELSE tasks.failures END,
     cause = CASE tasks.state WHEN 'buried' THEN '' ELSE tasks.cause END,
-    not_before = CASE tasks.state WHEN 'buried' THEN clock_timestamp() ELSE tasks.not_before END
+    not_before = CASE
+        WHEN tasks.state = 'buried' OR tasks.state = 'leased' AND NOT tasks.again THEN excluded.not_before
+        -- A task that backs off is not hurried by whoever asks for it again.
+        WHEN tasks.state = 'ready' AND tasks.attempts > 0 THEN tasks.not_before
+        ELSE least(tasks.not_before, excluded.not_before)
+    END
 `
 
 type EnqueueTasksParams struct {
@@ -508,10 +652,12 @@ type EnqueueTasksParams struct {
 	Tiers         []int32
 	Receipts      []int64
 	Bytes         []int64
+	Delays        []int64
 }
 
 // SPDX-License-Identifier: AGPL-3.0-only
-// Coalesces with what is there: a leased task becomes ready again when it is finished, a buried one at once. In the order of
+// Coalesces with what is there: a leased task becomes ready again when it is finished, at the time that it was asked for then
+// (its not_before until it ends), a buried one when it was asked for, a waiting one at the earlier time. In the order of
 // tasks_work, which serves it, so that no two transactions wait for each other. Bounded by the arrays.
 func (q *Queries) EnqueueTasks(ctx context.Context, arg EnqueueTasksParams) error {
 	_, err := q.db.Exec(ctx, enqueueTasks,
@@ -523,6 +669,7 @@ func (q *Queries) EnqueueTasks(ctx context.Context, arg EnqueueTasksParams) erro
 		arg.Tiers,
 		arg.Receipts,
 		arg.Bytes,
+		arg.Delays,
 	)
 	return err
 }
@@ -599,7 +746,8 @@ SET state = g.state,
     attempts = g.attempts,
     failures = g.failures,
     cause = g.cause,
-    not_before = clock_timestamp() + interval '1 second' * (g.delay / 1e9)
+    -- What was asked for anew while it was done waits as long as was asked for then.
+    not_before = CASE WHEN g.anew THEN tasks.not_before ELSE clock_timestamp() + interval '1 second' * (g.delay / 1e9) END
 FROM (
     SELECT unnest($2::bigint[]) AS id,
            unnest($3::text[]) AS state,
@@ -607,7 +755,8 @@ FROM (
            unnest($5::integer[]) AS attempts,
            unnest($6::integer[]) AS failures,
            unnest($7::text[]) AS cause,
-           unnest($8::bigint[]) AS delay
+           unnest($8::bigint[]) AS delay,
+           unnest($9::boolean[]) AS anew
 ) g
 WHERE tasks.id = g.id
   AND tasks.lease = $1
@@ -622,6 +771,7 @@ type GiveBackTasksParams struct {
 	Failures []int32
 	Causes   []string
 	Delays   []int64
+	Anew     []bool
 }
 
 // Served by tasks_pkey; bounded by the arrays.
@@ -635,6 +785,7 @@ func (q *Queries) GiveBackTasks(ctx context.Context, arg GiveBackTasksParams) (i
 		arg.Failures,
 		arg.Causes,
 		arg.Delays,
+		arg.Anew,
 	)
 	if err != nil {
 		return 0, err

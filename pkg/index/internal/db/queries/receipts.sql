@@ -50,7 +50,8 @@ numbered AS (
     FROM notices n
 )
 INSERT INTO receipts (
-    id, organization, collector, signal, bucket, key, tag, size, last_modified, revision, replay, hides, state, reason, written_at
+    id, organization, collector, signal, bucket, key, tag, size, last_modified, revision, replay, hides, state, reason, written_at,
+    received_at
 )
 SELECT nextval('receipt_ids'),
        n.organization,
@@ -61,18 +62,21 @@ SELECT nextval('receipt_ids'),
        n.tag,
        n.size,
        nullif(n.last_modified, 'epoch'),
-       n.place + coalesce((
-           SELECT max(r.revision)
-           FROM receipts r
-           WHERE r.bucket = n.bucket
-             AND r.key = n.key
-       ), 0),
+       n.place + coalesce(older.revision, 0),
        n.replay,
        n.hides,
        n.state,
        n.reason,
-       coalesce(nullif(n.last_modified, 'epoch'), clock_timestamp())
+       coalesce(nullif(n.last_modified, 'epoch'), clock_timestamp()),
+       least(nullif(n.last_modified, 'epoch'), clock_timestamp(), older.received_at)
 FROM numbered n
+CROSS JOIN LATERAL (
+    SELECT max(r.revision) AS revision,
+           min(coalesce(r.received_at, least(r.last_modified, r.created_at))) AS received_at
+    FROM receipts r
+    WHERE r.bucket = n.bucket
+      AND r.key = n.key
+) older
 ORDER BY n.bucket, n.key, n.place
 ON CONFLICT DO NOTHING
 RETURNING id, bucket, key, tag;
@@ -105,6 +109,20 @@ SELECT sqlc.embed(receipts)
 FROM receipts
 WHERE id = ANY (@ids::bigint[])
 ORDER BY id;
+
+-- name: ClaimedReceipts :many
+-- Served by receipts_N_id, and receipts_revision for those that did not note when their key was first received; bounded by the
+-- array.
+SELECT sqlc.embed(receipts),
+       coalesce(receipts.received_at, (
+           SELECT min(coalesce(o.received_at, least(o.last_modified, o.created_at)))
+           FROM receipts o
+           WHERE o.bucket = receipts.bucket
+             AND o.key = receipts.key
+       ))::timestamptz AS first_received_at
+FROM receipts
+WHERE receipts.id = ANY (@ids::bigint[])
+ORDER BY receipts.id;
 
 -- name: ReceiptPage :many
 -- Newest first. Served by receipts_listing.
@@ -281,7 +299,8 @@ RETURNING id;
 -- The next revision of the same content, for receipts that brought rows: its commit hides the older rows. When somebody else
 -- made it first, or newer content is about to replace this, there is nothing to do. Served by receipts_N_id and receipts_revision; bounded by the array.
 INSERT INTO receipts (
-    id, organization, collector, signal, bucket, key, tag, size, last_modified, revision, replay, hides, state, reason, written_at
+    id, organization, collector, signal, bucket, key, tag, size, last_modified, revision, replay, hides, state, reason, written_at,
+    received_at
 )
 SELECT nextval('receipt_ids'),
        r.organization,
@@ -302,7 +321,13 @@ SELECT nextval('receipt_ids'),
        CASE r.hides WHEN 'all_older' THEN r.hides ELSE 'same_content' END,
        'pending',
        '',
-       r.written_at
+       r.written_at,
+       (
+           SELECT min(coalesce(o.received_at, least(o.last_modified, o.created_at)))
+           FROM receipts o
+           WHERE o.bucket = r.bucket
+             AND o.key = r.key
+       )
 FROM receipts r
 WHERE r.id = ANY (@ids::bigint[])
   AND (r.state = 'done' OR r.state = 'failed' AND r.rows_out > 0)

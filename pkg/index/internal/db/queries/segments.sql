@@ -13,7 +13,7 @@ ORDER BY 1;
 -- Bounded by the arrays.
 INSERT INTO segments (
     id, organization, signal, window_start, window_length, level, bucket, key, bytes, sidecar_bytes, row_count, first_time, last_time,
-    format_version, row_hash, lease
+    format_version, row_hash, applied_delete, rules, identified, lease
 )
 SELECT unnest(@ids::bigint[]),
        @organization,
@@ -30,6 +30,10 @@ SELECT unnest(@ids::bigint[]),
        unnest(@last_times::bigint[]),
        unnest(@format_versions::integer[]),
        unnest(@row_hashes::bigint[]),
+       unnest(@applied_deletes::bigint[]),
+       -- An array of arrays must not be ragged: each comes as a text, the empty one for none.
+       string_to_array(unnest(@rules::text[]), ','),
+       unnest(@identified::boolean[]),
        @lease;
 
 -- name: InsertSegmentSources :execrows
@@ -48,7 +52,25 @@ SET removed_at = clock_timestamp(),
 WHERE id = ANY (@ids::bigint[])
   AND organization = @organization
   AND removed_at IS NULL
-RETURNING id, signal, window_start, window_length, bucket, key;
+RETURNING id, signal, window_start, window_length, bucket, key, bytes, sidecar_bytes, row_count;
+
+-- name: MarkSegments :execrows
+-- Says of live segments what need not be done to them any more. In each month served by segments_id; bounded by the arrays.
+UPDATE segments
+SET applied_delete = greatest(segments.applied_delete, m.applied_delete),
+    rules = ARRAY(
+        SELECT DISTINCT r.rule
+        FROM unnest(segments.rules || string_to_array(m.rules, ',')) AS r (rule)
+        ORDER BY r.rule
+    )
+FROM (
+    SELECT unnest(@ids::bigint[]) AS id,
+           unnest(@applied_deletes::bigint[]) AS applied_delete,
+           unnest(@rules::text[]) AS rules
+) m
+WHERE segments.id = m.id
+  AND segments.organization = @organization
+  AND segments.removed_at IS NULL;
 
 -- name: MaskSources :many
 -- Hides the rows of sources in the segments that hold them. Served by segment_sources_pkey, then in the segment's month by
@@ -97,10 +119,24 @@ WHERE organization = @organization
   AND hour < @end_hour;
 
 -- name: Lookup :many
--- The segments of a time range and what they may lack, in one snapshot; one row without a segment when there is none. Served by
--- segments_lookup in the months of the range and receipts_unfinished.
-WITH pending AS (
-    SELECT count(*) AS receipts, min(p.created_at) AS oldest
+-- The segments of a time range, what they may lack, and the deletes that may mask rows of them, in one snapshot: first a row of
+-- what they lack (row_kind 0), then the deletes (1, whose columns stand in those of segments as deleteOfAnswer reads them), then
+-- the segments (2). Served by segments_lookup in the months of the range, receipts_unfinished and deletes_masking.
+WITH found AS MATERIALIZED (
+    SELECT s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
+           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease
+    FROM segments s
+    WHERE s.organization = @organization
+      AND s.signal = @signal::smallint
+      AND s.window_start >= @first_window
+      AND s.window_start < @end_window
+      AND s.last_time >= @start_time::bigint
+      AND s.first_time < @end_time::bigint
+      AND s.removed_at IS NULL
+    LIMIT @max_segments
+),
+pending AS MATERIALIZED (
+    SELECT p.created_at
     FROM (
         (
             SELECT r.created_at
@@ -123,39 +159,134 @@ WITH pending AS (
             ORDER BY r.written_at
             LIMIT @completeness_cap::integer
         )
-        LIMIT @completeness_cap::integer
     ) p
+    LIMIT @completeness_cap::integer
 ),
-failed AS (
-    SELECT count(*) AS receipts
-    FROM (
-        SELECT 1
-        FROM receipts r
-        WHERE r.organization = @organization
-          AND r.state = 'failed'
-          AND r.signal IN (0, @signal::smallint)
-          AND r.written_at >= @written_after
-        LIMIT @completeness_cap::integer
-    ) f
+failed AS MATERIALIZED (
+    SELECT r.id
+    FROM receipts r
+    WHERE r.organization = @organization
+      AND r.state = 'failed'
+      AND r.signal IN (0, @signal::smallint)
+      AND r.written_at >= @written_after
+    LIMIT @completeness_cap::integer
 )
-SELECT statement_timestamp()::timestamptz AS at,
-       pending.receipts AS pending,
-       coalesce(pending.oldest, 'epoch')::timestamptz AS oldest_pending,
-       failed.receipts AS failed,
-       s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
-       s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at
-FROM pending
-CROSS JOIN failed
-LEFT JOIN segments s
-  ON s.organization = @organization
- AND s.signal = @signal::smallint
- AND s.window_start >= @first_window
- AND s.window_start < @end_window
- AND s.last_time >= @start_time::bigint
- AND s.first_time < @end_time::bigint
- AND s.removed_at IS NULL
-ORDER BY s.window_start, s.id
-LIMIT @max_segments;
+SELECT 0::integer AS row_kind,
+       statement_timestamp()::timestamptz AS at,
+       (SELECT count(*) FROM pending) AS pending,
+       coalesce((SELECT min(p.created_at) FROM pending p), 'epoch')::timestamptz AS oldest_pending,
+       (SELECT count(*) FROM failed) AS failed,
+       0::bigint AS id, 'epoch'::timestamptz AS window_start, 0::bigint AS window_length, 0::integer AS level, ''::text AS bucket,
+       ''::text AS key, 0::bigint AS bytes, 0::bigint AS sidecar_bytes, 0::bigint AS row_count, 0::bigint AS first_time,
+       0::bigint AS last_time, 0::integer AS format_version, 0::bigint AS row_hash, '{}'::bigint[] AS masked_sources,
+       'epoch'::timestamptz AS created_at, 0::bigint AS applied_delete, '{}'::text[] AS rules, false AS identified, ''::text AS lease
+UNION ALL
+SELECT 2, 'epoch', 0, 'epoch', 0, f.id, f.window_start, f.window_length, f.level, f.bucket, f.key, f.bytes, f.sidecar_bytes, f.row_count,
+       f.first_time, f.last_time, f.format_version, f.row_hash, f.masked_sources, f.created_at, f.applied_delete, f.rules,
+       f.identified, f.lease
+FROM found f
+UNION ALL
+SELECT 1, 'epoch', 0, 'epoch', 0, d.id, d.created_at, 0, 0, d.sources, d.selector, 0, 0, 0, d.start_time, d.end_time, 0, 0, '{}',
+       d.updated_at, 0, ARRAY[d.state, d.actor, d.reason], false, ''
+FROM deletes d
+WHERE d.organization = @organization
+  AND d.signal = @signal::smallint
+  AND d.id > (SELECT min(f.applied_delete) FROM found f)
+  AND d.start_time < @end_time::bigint
+  AND d.end_time > @start_time::bigint
+ORDER BY row_kind, window_start, id;
+
+-- name: Arrivals :many
+-- As Lookup, of the segments of level 0 that were added since a time, whether or not they were removed again. Served by
+-- segments_lookup in the months of the range, and in all months by segments_removed_of, which holds few so young.
+WITH found AS MATERIALIZED (
+    SELECT s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
+           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease
+    FROM segments s
+    WHERE s.organization = @organization
+      AND s.signal = @signal::smallint
+      AND s.window_start >= @first_window
+      AND s.window_start < @end_window
+      AND s.last_time >= @start_time::bigint
+      AND s.first_time < @end_time::bigint
+      AND s.removed_at IS NULL
+      AND s.level = 0
+      AND s.created_at > @since
+    UNION ALL
+    SELECT s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
+           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease
+    FROM segments s
+    WHERE s.organization = @organization
+      AND s.signal = @signal::smallint
+      AND s.window_start >= @first_window
+      AND s.window_start < @end_window
+      AND s.last_time >= @start_time::bigint
+      AND s.first_time < @end_time::bigint
+      AND s.removed_at > @since
+      AND s.level = 0
+      AND s.created_at > @since
+    LIMIT @max_segments
+),
+pending AS MATERIALIZED (
+    SELECT p.created_at
+    FROM (
+        (
+            SELECT r.created_at
+            FROM receipts r
+            WHERE r.organization = @organization
+              AND r.state = 'pending'
+              AND r.signal = @signal::smallint
+              AND r.written_at >= @written_after
+            ORDER BY r.written_at
+            LIMIT @completeness_cap::integer
+        )
+        UNION ALL
+        (
+            SELECT r.created_at
+            FROM receipts r
+            WHERE r.organization = @organization
+              AND r.state = 'pending'
+              AND r.signal = 0
+              AND r.written_at >= @written_after
+            ORDER BY r.written_at
+            LIMIT @completeness_cap::integer
+        )
+    ) p
+    LIMIT @completeness_cap::integer
+),
+failed AS MATERIALIZED (
+    SELECT r.id
+    FROM receipts r
+    WHERE r.organization = @organization
+      AND r.state = 'failed'
+      AND r.signal IN (0, @signal::smallint)
+      AND r.written_at >= @written_after
+    LIMIT @completeness_cap::integer
+)
+SELECT 0::integer AS row_kind,
+       statement_timestamp()::timestamptz AS at,
+       (SELECT count(*) FROM pending) AS pending,
+       coalesce((SELECT min(p.created_at) FROM pending p), 'epoch')::timestamptz AS oldest_pending,
+       (SELECT count(*) FROM failed) AS failed,
+       0::bigint AS id, 'epoch'::timestamptz AS window_start, 0::bigint AS window_length, 0::integer AS level, ''::text AS bucket,
+       ''::text AS key, 0::bigint AS bytes, 0::bigint AS sidecar_bytes, 0::bigint AS row_count, 0::bigint AS first_time,
+       0::bigint AS last_time, 0::integer AS format_version, 0::bigint AS row_hash, '{}'::bigint[] AS masked_sources,
+       'epoch'::timestamptz AS created_at, 0::bigint AS applied_delete, '{}'::text[] AS rules, false AS identified, ''::text AS lease
+UNION ALL
+SELECT 2, 'epoch', 0, 'epoch', 0, f.id, f.window_start, f.window_length, f.level, f.bucket, f.key, f.bytes, f.sidecar_bytes, f.row_count,
+       f.first_time, f.last_time, f.format_version, f.row_hash, f.masked_sources, f.created_at, f.applied_delete, f.rules,
+       f.identified, f.lease
+FROM found f
+UNION ALL
+SELECT 1, 'epoch', 0, 'epoch', 0, d.id, d.created_at, 0, 0, d.sources, d.selector, 0, 0, 0, d.start_time, d.end_time, 0, 0, '{}',
+       d.updated_at, 0, ARRAY[d.state, d.actor, d.reason], false, ''
+FROM deletes d
+WHERE d.organization = @organization
+  AND d.signal = @signal::smallint
+  AND d.id > (SELECT min(f.applied_delete) FROM found f)
+  AND d.start_time < @end_time::bigint
+  AND d.end_time > @start_time::bigint
+ORDER BY row_kind, window_start, id;
 
 -- name: SegmentsOfReceipt :many
 -- Served by segment_sources_pkey, then in the segment's month by segments_id.

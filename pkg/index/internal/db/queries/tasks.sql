@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: AGPL-3.0-only
 
 -- name: EnqueueTasks :exec
--- Coalesces with what is there: a leased task becomes ready again when it is finished, a buried one at once. In the order of
+-- Coalesces with what is there: a leased task becomes ready again when it is finished, at the time that it was asked for then
+-- (its not_before until it ends), a buried one when it was asked for, a waiting one at the earlier time. In the order of
 -- tasks_work, which serves it, so that no two transactions wait for each other. Bounded by the arrays.
 WITH wanted AS (
     SELECT unnest(@kinds::text[]) AS kind,
@@ -11,10 +12,12 @@ WITH wanted AS (
            unnest(@window_lengths::bigint[]) AS window_length,
            unnest(@tiers::integer[]) AS tier,
            unnest(@receipts::bigint[]) AS receipt,
-           unnest(@bytes::bigint[]) AS bytes
+           unnest(@bytes::bigint[]) AS bytes,
+           unnest(@delays::bigint[]) AS delay
 )
-INSERT INTO tasks (kind, organization, signal, window_start, window_length, tier, receipt, bytes)
-SELECT w.kind, w.organization, w.signal, w.window_start, w.window_length, w.tier, w.receipt, w.bytes
+INSERT INTO tasks (kind, organization, signal, window_start, window_length, tier, receipt, bytes, not_before)
+SELECT w.kind, w.organization, w.signal, w.window_start, w.window_length, w.tier, w.receipt, w.bytes,
+       clock_timestamp() + interval '1 second' * (w.delay / 1e9)
 FROM wanted w
 ORDER BY w.kind, w.organization, w.signal, w.window_start, w.window_length, w.tier, w.receipt
 ON CONFLICT ON CONSTRAINT tasks_work DO UPDATE
@@ -25,7 +28,12 @@ SET bytes = greatest(tasks.bytes, excluded.bytes),
     attempts = CASE tasks.state WHEN 'buried' THEN 0 ELSE tasks.attempts END,
     failures = CASE tasks.state WHEN 'buried' THEN 0 ELSE tasks.failures END,
     cause = CASE tasks.state WHEN 'buried' THEN '' ELSE tasks.cause END,
-    not_before = CASE tasks.state WHEN 'buried' THEN clock_timestamp() ELSE tasks.not_before END;
+    not_before = CASE
+        WHEN tasks.state = 'buried' OR tasks.state = 'leased' AND NOT tasks.again THEN excluded.not_before
+        -- A task that backs off is not hurried by whoever asks for it again.
+        WHEN tasks.state = 'ready' AND tasks.attempts > 0 THEN tasks.not_before
+        ELSE least(tasks.not_before, excluded.not_before)
+    END;
 
 -- name: EnqueueReceipts :exec
 -- The ingest tasks of receipts. Coalesces as EnqueueTasks does, and in the same order. The receipts are served by
@@ -224,6 +232,43 @@ FROM leased l
 ORDER BY l.id
 LIMIT 1;
 
+-- name: ClaimWork :many
+-- The claim of one task alone, that is of no receipt, whatever it waits for. Served by tasks_work.
+WITH candidate AS MATERIALIZED (
+    SELECT t.id
+    FROM tasks t
+    WHERE t.kind = @kind
+      AND t.organization = @organization
+      AND t.signal = @signal::smallint
+      AND t.window_start = @window_start
+      AND t.window_length = @window_length
+      AND t.tier = @tier
+      AND t.receipt = 0
+      AND t.state = 'ready'
+    ORDER BY t.id
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+),
+leased AS (
+    UPDATE tasks
+    SET state = 'leased',
+        lease = @lease
+    WHERE tasks.id = ANY (ARRAY(SELECT candidate.id FROM candidate))
+    RETURNING tasks.id, tasks.kind, tasks.organization, tasks.signal, tasks.window_start, tasks.window_length, tasks.tier,
+              tasks.receipt, tasks.bytes, tasks.attempts, tasks.cause, tasks.created_at
+),
+lease AS (
+    INSERT INTO leases (id, kind, organization, signal, tasks, duration, max_attempts, claimed_at, expires_at)
+    SELECT @lease, l.kind, l.organization, l.signal, 1, @duration::bigint, @max_attempts::integer,
+           statement_timestamp(), clock_timestamp() + @lifetime::interval
+    FROM leased l
+)
+SELECT l.id, l.kind, l.organization, l.signal, l.window_start, l.window_length, l.tier, l.receipt, l.bytes, l.attempts, l.cause,
+       l.created_at, statement_timestamp()::timestamptz AS claimed_at
+FROM leased l
+ORDER BY l.id
+LIMIT 1;
+
 -- name: LockLease :one
 -- Served by leases_pkey.
 SELECT id, organization, signal, state, tasks, max_attempts, edit
@@ -258,6 +303,17 @@ SET expires_at = clock_timestamp() + interval '1 second' * (duration / 1e9)
 WHERE id = @id
   AND state = 'live';
 
+-- name: DeclareFolders :execrows
+-- Served by leases_pkey.
+UPDATE leases
+SET folders = ARRAY(
+        SELECT DISTINCT f.folder
+        FROM unnest(leases.folders || @folders::text[]) AS f (folder)
+        ORDER BY f.folder
+    )
+WHERE id = @id
+  AND state = 'live';
+
 -- name: EndLease :execrows
 -- Served by leases_pkey.
 UPDATE leases
@@ -286,7 +342,8 @@ SET state = g.state,
     attempts = g.attempts,
     failures = g.failures,
     cause = g.cause,
-    not_before = clock_timestamp() + interval '1 second' * (g.delay / 1e9)
+    -- What was asked for anew while it was done waits as long as was asked for then.
+    not_before = CASE WHEN g.anew THEN tasks.not_before ELSE clock_timestamp() + interval '1 second' * (g.delay / 1e9) END
 FROM (
     SELECT unnest(@ids::bigint[]) AS id,
            unnest(@states::text[]) AS state,
@@ -294,7 +351,8 @@ FROM (
            unnest(@attempts::integer[]) AS attempts,
            unnest(@failures::integer[]) AS failures,
            unnest(@causes::text[]) AS cause,
-           unnest(@delays::bigint[]) AS delay
+           unnest(@delays::bigint[]) AS delay,
+           unnest(@anew::boolean[]) AS anew
 ) g
 WHERE tasks.id = g.id
   AND tasks.lease = @lease;
