@@ -116,6 +116,16 @@ func (w *lineWriter) add(l *line) error {
 	return w.flush()
 }
 
+// write adds lines, and emits all there are.
+func (w *lineWriter) write(lines []*line) error {
+	for _, l := range lines {
+		if err := w.add(l); err != nil {
+			return err
+		}
+	}
+	return w.flush()
+}
+
 func (w *lineWriter) flush() error {
 	if w.times.Len() == 0 {
 		return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
+	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
 )
 
@@ -21,7 +22,7 @@ type streamTotal struct {
 }
 
 // Streams gives the streams that have rows in the range. Rows and bytes are exact: those of a stream that the range cuts, and of segments
-// with masked sources, are counted by DuckDB.
+// some of whose rows are not answered, are counted.
 func (s *Scan) Streams(ctx context.Context, q Streams, emit func(arrow.RecordBatch) error) error {
 	sel, err := streamSelection(q.Selector)
 	if err != nil {
@@ -36,7 +37,7 @@ func (s *Scan) Streams(ctx context.Context, q Streams, emit func(arrow.RecordBat
 	for _, k := range cuts {
 		k.streams = slices.DeleteFunc(k.streams, func(id uint32) bool {
 			stream := &k.contents.streams[id]
-			whole := len(k.where) == 0 && stream.First >= q.Start && stream.Last < q.End
+			whole := k.whole() && stream.First >= q.Start && stream.Last < q.End
 			if whole {
 				mergeStream(byText, streamTotal{stream.text, stream.Rows, stream.Bytes, stream.First, stream.Last})
 			}
@@ -79,7 +80,7 @@ func mergeStream(into map[string]*streamTotal, s streamTotal) {
 	known.first, known.last = min(known.first, s.first), max(known.last, s.last)
 }
 
-// countStreams counts by SQL.
+// countStreams counts rows.
 func (s *Scan) countStreams(ctx context.Context, cuts []*cut, into map[string]*streamTotal) error {
 	return s.share(ctx, cuts, func(ctx context.Context, next func() *cut) (func() error, error) {
 		var found []streamTotal
@@ -105,6 +106,9 @@ func (s *Scan) countCut(ctx context.Context, k *cut) ([]streamTotal, error) {
 		return nil, err
 	}
 	defer file.Release()
+	if s.scanner.options.DirectRows > 0 || k.chosen {
+		return s.countDirect(ctx, k, file)
+	}
 	inner := k.from(file, []string{"stream", "time", "strlen(body) AS length"}, k.conditions(k.streams, k.start, k.end))
 	sql := "SELECT stream, count(*), sum(length)::BIGINT, min(time), max(time) FROM (" + inner + ") GROUP BY stream"
 	var found []streamTotal
@@ -116,6 +120,30 @@ func (s *Scan) countCut(ctx context.Context, k *cut) ([]streamTotal, error) {
 		return nil
 	})
 	return found, err
+}
+
+// countDirect counts without DuckDB.
+func (s *Scan) countDirect(ctx context.Context, k *cut, file *cache.Pinned) ([]streamTotal, error) {
+	d, err := s.openDirect(k, file)
+	if err != nil {
+		return nil, err
+	}
+	defer d.close()
+	var p projection
+	p.time()
+	p.stream()
+	p.body()
+	counted := make([]streamTotal, len(k.contents.streams))
+	err = d.each(ctx, &p, unordered, anyRow, func(r *row) error {
+		t := &counted[r.Stream]
+		if t.rows == 0 {
+			*t = streamTotal{text: k.contents.streams[r.Stream].text, first: r.Time, last: r.Time}
+		}
+		t.rows, t.bytes = t.rows+1, t.bytes+int64(len(r.Body))
+		t.first, t.last = min(t.first, r.Time), max(t.last, r.Time)
+		return nil
+	})
+	return slices.DeleteFunc(counted, func(t streamTotal) bool { return t.rows == 0 }), err
 }
 
 // fieldTotal is a field of an answer.

@@ -3,14 +3,12 @@
 package scan
 
 import (
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
-	"github.com/lakerunner/lakerunner/pkg/segfile"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
 )
@@ -33,23 +31,29 @@ type cut struct {
 	trace   *[16]byte
 	// either are texts of which every row's body has one, each time.
 	either []plan.Either
-	// lines is whether the body has to be looked at.
-	lines bool
-	// labels is whether where has conditions on structured metadata.
-	labels bool
+	// lines is whether the body has to be looked at, and filtered whether where has conditions on it.
+	lines, filtered bool
+	// tests are the conditions on structured metadata, for reading without DuckDB.
+	tests []rowTest
+	// hidden are rows that deletes keep from being answered, and lost those that are doubles of others.
+	hidden []hidden
+	lost   rowSet
+	// chosen is whether rows have to be chosen one by one, which SQL and the catalogue cannot.
+	chosen bool
 }
 
 // cutOf plans a segment; nil when no row of it can matter.
-func cutOf(s *Segment, c *Contents, sel *plan.Selection, start, end int64) *cut {
+func cutOf(s *Segment, c *Contents, sel *plan.Selection, deletes []Delete, start, end int64) *cut {
 	if s.Last < start || s.First >= end || sel.Lines.None {
 		return nil
 	}
-	k := &cut{segment: s, contents: c, start: start, end: end, lines: len(sel.Lines.Where) > 0 || !sel.Lines.Exact}
-	if !k.chooseStreams(sel) || !k.chooseLabels(sel.Labels) || !k.chooseRows(sel) {
+	k := &cut{segment: s, contents: c, start: start, end: end, lines: len(sel.Lines.Where) > 0 || !sel.Lines.Exact, filtered: len(sel.Lines.Where) > 0}
+	if !k.chooseStreams(sel) || !k.applyDeletes(deletes) || !k.chooseLabels(sel.Labels) || !k.chooseRows(sel) {
 		return nil
 	}
 	k.where = append(k.where, sel.Lines.Where...)
 	k.excludeMasked()
+	k.excludeHidden()
 	return k
 }
 
@@ -90,239 +94,6 @@ func joinNumbers[T uint32 | int64](ids []T) string {
 		b.WriteString(strconv.FormatInt(int64(id), 10))
 	}
 	return b.String()
-}
-
-func (k *cut) chooseLabels(conditions []plan.Condition) bool {
-	for _, c := range conditions {
-		switch sql := k.condition(c); sql {
-		case "":
-		case falseSQL:
-			return false
-		default:
-			k.where = append(k.where, sql)
-			k.labels = true
-		}
-	}
-	return true
-}
-
-const falseSQL = "false"
-
-// condition writes a condition for this segment: empty when nothing is known.
-func (k *cut) condition(c plan.Condition) string {
-	switch {
-	case c.Text != nil:
-		return k.textCondition(c.Text)
-	case c.All != nil:
-		return k.allConditions(c.All)
-	}
-	return k.anyConditions(c.Any)
-}
-
-func (k *cut) allConditions(all []plan.Condition) string {
-	var parts []string
-	for _, c := range all {
-		switch sql := k.condition(c); sql {
-		case "":
-		case falseSQL:
-			return falseSQL
-		default:
-			parts = append(parts, sql)
-		}
-	}
-	if len(parts) == 0 {
-		return ""
-	}
-	return "(" + strings.Join(parts, " AND ") + ")"
-}
-
-func (k *cut) anyConditions(some []plan.Condition) string {
-	var parts []string
-	for _, c := range some {
-		switch sql := k.condition(c); sql {
-		case "":
-			return ""
-		case falseSQL:
-		default:
-			parts = append(parts, sql)
-		}
-	}
-	return disjunction(parts)
-}
-
-func disjunction(parts []string) string {
-	if len(parts) == 0 {
-		return falseSQL
-	}
-	return "(" + strings.Join(parts, " OR ") + ")"
-}
-
-// textCondition asks for rows in which anything that LogQL may show under the name has an accepted value: which of them it shows is for
-// the pipeline to say.
-func (k *cut) textCondition(t *plan.Text) string {
-	parts, all := k.streamsAccepted(t)
-	if all {
-		return ""
-	}
-	if k.allStreamsHave(t.Name) {
-		return disjunction(parts) // metadata of that name is shown under another
-	}
-	var origins []uint32
-	for i, metadata := range k.contents.origins {
-		if slices.ContainsFunc(metadata, func(l columns.Label) bool { return l.Name == t.Name && t.Accepts(l.Value) }) {
-			origins = append(origins, uint32(i))
-		}
-	}
-	if len(origins) > 0 {
-		parts = append(parts, "("+idCondition("origin", origins)+")")
-	}
-	if sql := fieldCondition(t); sql != "" {
-		parts = append(parts, sql)
-	}
-	for i := range k.contents.attributes {
-		if a := &k.contents.attributes[i]; a.mayShow(t.Name) {
-			parts = append(parts, a.condition(t))
-		}
-	}
-	parts = slices.DeleteFunc(parts, func(sql string) bool { return sql == falseSQL })
-	return disjunction(parts)
-}
-
-func (k *cut) streamsAccepted(t *plan.Text) (parts []string, all bool) {
-	var accepted []uint32
-	for _, id := range k.streams {
-		if value := k.contents.streams[id].labels.Get(t.Name); value != "" && t.Accepts(value) {
-			accepted = append(accepted, id)
-		}
-	}
-	switch len(accepted) {
-	case 0:
-		return nil, false
-	case len(k.streams):
-		return nil, true
-	}
-	return []string{"(" + idCondition("stream", accepted) + ")"}, false
-}
-
-func (k *cut) allStreamsHave(name string) bool {
-	for _, id := range k.streams {
-		if !k.contents.streams[id].labels.Has(name) {
-			return false
-		}
-	}
-	return true
-}
-
-// fieldCondition is for names that fixed fields have; empty for others.
-func fieldCondition(t *plan.Text) string {
-	switch t.Name {
-	case columns.MetadataDetectedLevel, columns.MetadataSeverityText:
-		return textColumn(t.Name, t)
-	case columns.MetadataTraceID:
-		return idColumn("trace_id", 16, t)
-	case columns.MetadataSpanID:
-		return idColumn("span_id", 8, t)
-	case columns.MetadataSeverityNumber:
-		return numberColumn("severity_number", t)
-	case columns.MetadataObservedTimestamp:
-		return numberColumn(segfile.ObservedTimeSQL, t)
-	case columns.MetadataFlags:
-		return "flags <> 0" // the column may not have the number's sign
-	case columns.MetadataDroppedAttributes:
-		return "dropped_attributes <> 0"
-	}
-	return ""
-}
-
-func textColumn(column string, t *plan.Text) string {
-	if sql, ok := t.SQL(column); ok {
-		return sql
-	}
-	return column + " <> ''"
-}
-
-// idColumn compares a column of bytes with their hexadecimal text.
-func idColumn(column string, size int, t *plan.Text) string {
-	if t.Equal != "" {
-		raw, ok := parseID(t.Equal, size)
-		if !ok {
-			return falseSQL
-		}
-		return column + " = " + blob(raw)
-	}
-	if sql, ok := t.SQL("lower(hex(" + column + "))"); ok {
-		return sql
-	}
-	return column + " IS NOT NULL"
-}
-
-// parseID reads an id as LogQL shows it: in lower case.
-func parseID(text string, size int) ([]byte, bool) {
-	raw, err := hex.DecodeString(text)
-	return raw, err == nil && len(raw) == size && hex.EncodeToString(raw) == text
-}
-
-func blob(raw []byte) string {
-	var b strings.Builder
-	b.WriteByte('\'')
-	for _, c := range raw {
-		fmt.Fprintf(&b, `\x%02X`, c)
-	}
-	b.WriteString("'::BLOB")
-	return b.String()
-}
-
-func numberColumn(column string, t *plan.Text) string {
-	if t.Equal == "" {
-		return column + " <> 0"
-	}
-	return integerEquals(column, t.Equal)
-}
-
-// integerEquals compares with an integer that is written as LogQL shows it.
-func integerEquals(column, text string) string {
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || strconv.FormatInt(n, 10) != text {
-		return falseSQL
-	}
-	return fmt.Sprintf("%s = %d", column, n)
-}
-
-func (a *attribute) condition(t *plan.Text) string {
-	if a.Column == "" {
-		return a.sparseCondition()
-	}
-	switch a.Kind {
-	case columns.KindString:
-		if sql, ok := t.SQL(a.Column); ok {
-			return sql
-		}
-	case columns.KindInt:
-		if t.Equal != "" {
-			return integerEquals(a.Column, t.Equal)
-		}
-	case columns.KindBool:
-		if t.Equal != "" {
-			return booleanEquals(a.Column, t.Equal)
-		}
-	}
-	return a.Column + " IS NOT NULL"
-}
-
-func booleanEquals(column, text string) string {
-	if text != "true" && text != "false" {
-		return falseSQL
-	}
-	return column + " = " + text
-}
-
-// sparseCondition asks for rows that have the attribute among those without a column. The text is JSON, in which a plain name stands as it is.
-func (a *attribute) sparseCondition() string {
-	quoted, ok := plan.Quote(`"` + a.Name + `":{`)
-	if !ok || strings.ContainsFunc(a.Name, func(r rune) bool { return r < ' ' || r == '"' || r == '\\' }) {
-		return "attributes IS NOT NULL"
-	}
-	return "contains(attributes, " + quoted + ")"
 }
 
 // chooseRows asks the token filter and the row groups' times which rows can matter.

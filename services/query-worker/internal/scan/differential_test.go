@@ -139,10 +139,28 @@ func TestSamplesEqualLokis(t *testing.T) {
 	t.Parallel()
 	seed := seeds(t)
 	f := setup(t, seed, 3000)
-	scanners := []*Scanner{f.scanner, openScanner(t, f.dir, Options{Parallel: 2, Memory: 1 << 30, MaxSeries: 100_000, RangedFrom: 1, DirectRows: -1})}
+	ways := f.compareSamples(t, seed, differentialQueries)
+	t.Logf("ways: %v", ways)
+	for _, way := range []string{"grouped", "windowed", "engine"} {
+		if ways[way] == 0 {
+			t.Errorf("no query went the way %s: %v", way, ways)
+		}
+	}
+}
+
+// bothScanners are one that reads directly and one that has DuckDB read.
+func (f *fixture) bothScanners(t *testing.T) []*Scanner {
+	t.Helper()
+	return []*Scanner{f.scanner, openScanner(t, f.dir, Options{Parallel: 2, Memory: 1 << 30, MaxSeries: 100_000, RangedFrom: 1, DirectRows: -1})}
+}
+
+// compareSamples holds random metric queries to Loki's answers, and says which ways they went.
+func (f *fixture) compareSamples(t *testing.T, seed uint64, queries int) map[string]int {
+	t.Helper()
+	scanners := f.bothScanners(t)
 	m := &queryMaker{rand.New(rand.NewPCG(seed, 2))}
 	ways := map[string]int{}
-	for range differentialQueries {
+	for range queries {
 		f.scanner = pick(m.rng, scanners...)
 		q := m.samples()
 		want, wantErr := reference{f.rows}.samples(t.Context(), q)
@@ -154,7 +172,7 @@ func TestSamplesEqualLokis(t *testing.T) {
 		if diff := want.diff(got); wantErr == nil && diff != "" {
 			t.Fatalf("seed %d: %+v: %s", seed, q, diff)
 		}
-		all, err := f.scanner.Begin(f.segments, 0).evaluate(t.Context(), q)
+		all, err := f.begin().evaluate(t.Context(), q)
 		if (err != nil) != (wantErr != nil) {
 			t.Fatalf("seed %d: by the engine: %+v: error %v, want %v", seed, q, err, wantErr)
 		}
@@ -162,12 +180,7 @@ func TestSamplesEqualLokis(t *testing.T) {
 			t.Fatalf("seed %d: by the engine: %+v: %s", seed, q, diff)
 		}
 	}
-	t.Logf("ways: %v", ways)
-	for _, way := range []string{"grouped", "windowed", "engine"} {
-		if ways[way] == 0 {
-			t.Errorf("no query went the way %s: %v", way, ways)
-		}
-	}
+	return ways
 }
 
 func (f *fixture) way(t *testing.T, q Samples) string {
@@ -290,10 +303,15 @@ func sameLines(want, got []textLine, limit int) string {
 func TestLinesEqualLokis(t *testing.T) {
 	t.Parallel()
 	seed := seeds(t)
-	f := setup(t, seed, 3000)
-	scanners := []*Scanner{f.scanner, openScanner(t, f.dir, Options{Parallel: 2, Memory: 1 << 30, MaxSeries: 100_000, RangedFrom: 1, DirectRows: -1})}
+	setup(t, seed, 3000).compareLines(t, seed, differentialQueries)
+}
+
+// compareLines holds random log queries to Loki's answers.
+func (f *fixture) compareLines(t *testing.T, seed uint64, queries int) {
+	t.Helper()
+	scanners := f.bothScanners(t)
 	m := &queryMaker{rand.New(rand.NewPCG(seed, 3))}
-	for range differentialQueries {
+	for range queries {
 		f.scanner = pick(m.rng, scanners...)
 		q := Lines{Selector: m.selector() + " " + m.pipeline(), Start: began.UnixNano(), End: began.Add(testHours * time.Hour).UnixNano()}
 		q.Limit, q.Forward = pick(m.rng, 0, 1, 10, 100, 1000), m.rng.IntN(2) == 0
@@ -302,7 +320,7 @@ func TestLinesEqualLokis(t *testing.T) {
 			q.End -= int64(m.rng.IntN(5400)) * int64(time.Second)
 		}
 		var batches []arrow.RecordBatch
-		if err := f.scanner.Begin(f.segments, 0).Lines(t.Context(), q, keep(&batches)); err != nil {
+		if err := f.begin().Lines(t.Context(), q, keep(&batches)); err != nil {
 			t.Fatalf("seed %d: %+v: %v", seed, q, err)
 		}
 		got := collectLines(batches)

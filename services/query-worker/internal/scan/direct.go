@@ -11,13 +11,13 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/segfile"
+	"github.com/lakerunner/lakerunner/pkg/selector"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
 )
 
-// direct reads rows of a segment without DuckDB: a statement costs as much as many pages, and its rows are copied twice on their way to Go. It is for
-// cuts of which the token filter left little, and for what Go has to look at row by row anyway. What it lets through is a superset, as with SQL: of the
-// conditions on content it knows only the needles and the trace id, so the pipeline must be given all of the query's stages.
+// direct reads rows of a segment without DuckDB: a statement costs as much as many pages, and its rows are copied twice on their way to Go. What it lets
+// through is a superset, as with SQL: of line filters it knows only the needles, so the pipeline must be given all of the query's stages.
 type direct struct {
 	scan *Scan
 	cut  *cut
@@ -26,6 +26,10 @@ type direct struct {
 	chunks *segfile.Chunks
 	*reader
 	wanted []bool // by stream
+	// matchers decide for each of the cut's hidden rows, for which they are given all columns.
+	matchers  []*selector.Matcher
+	all       *projection
+	allValues []values
 }
 
 // reader has the vectors of one goroutine, and what they hold of a row group.
@@ -33,6 +37,7 @@ type reader struct {
 	vectors []*segfile.Vector
 	loaded  map[string]*segfile.Vector
 	rows    []int32
+	found   []int32
 }
 
 func (s *Scan) openDirect(k *cut, pinned *cache.Pinned) (*direct, error) {
@@ -99,46 +104,67 @@ func (d delayed) Number(i int) int64 {
 	return d.time.Number(i) + d.Vector.Number(i)
 }
 
-// each gives the rows that may matter, row group by row group, in the order that sort gives them, to a function, which must not keep their strings.
-// It asks wants before it reads more of a row than it needs to choose it.
-func (d *direct) each(ctx context.Context, p *projection, order func(time *segfile.Vector, rows []int32), wants func(time int64, number int64) bool, visit func(*row) error) error {
-	var r row
-	from := make([]values, len(p.fields))
+// groups gives each row group that has rows that may matter to a function. The reader's rows are these.
+func (d *direct) groups(ctx context.Context, visit func(group int) error) error {
 	for _, group := range d.cut.groups {
 		if err := ctx.Err(); err != nil {
 			return fault.Wrap(fault.Canceled, err)
 		}
 		d.forget()
-		rows, err := d.choose(group)
-		if err != nil {
+		if err := d.choose(group); err != nil {
 			return err
 		}
-		if len(rows) == 0 {
+		if len(d.rows) == 0 {
 			continue
 		}
+		if err := visit(group); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unordered leaves rows as they stand in the file.
+func unordered(*segfile.Vector, []int32) {}
+
+// anyRow wants them all.
+func anyRow(int64, int64) bool { return true }
+
+// each gives the rows that may matter, row group by row group, in the order that sort gives them, to a function, which must not keep their strings.
+// It asks wants before it reads more of a row than it needs to choose it.
+func (d *direct) each(ctx context.Context, p *projection, order func(time *segfile.Vector, rows []int32), wants func(time int64, number int64) bool, visit func(*row) error) error {
+	return d.groups(ctx, func(group int) error {
 		time, err := d.column(group, "time")
 		if err != nil {
 			return err
 		}
-		order(time, rows)
-		first, read := d.cut.contents.RowGroups[group].FirstRow, false
-		for _, i := range rows {
-			r.Time, r.number = time.Number(int(i)), first+int64(i)
-			if !wants(r.Time, r.number) {
-				continue
-			}
-			if !read {
-				if err := d.fields(group, p, from); err != nil {
-					return err
-				}
-				read = true
-			}
-			if err := p.read(&r, from, int(i)); err != nil {
+		order(time, d.rows)
+		first := d.cut.contents.RowGroups[group].FirstRow
+		return d.visit(group, p, d.rows, func(i int32) bool { return wants(time.Number(int(i)), first+int64(i)) }, visit)
+	})
+}
+
+// visit reads those of a row group's rows that are wanted. The columns are read when the first one is.
+func (d *direct) visit(group int, p *projection, rows []int32, wants func(i int32) bool, visit func(*row) error) error {
+	var r row
+	var from []values
+	first := d.cut.contents.RowGroups[group].FirstRow
+	for _, i := range rows {
+		if !wants(i) {
+			continue
+		}
+		if from == nil {
+			from = make([]values, len(p.fields))
+			if err := d.fields(group, p, from); err != nil {
 				return err
 			}
-			if err := visit(&r); err != nil {
-				return err
-			}
+		}
+		r.number = first + int64(i)
+		if err := p.read(&r, from, int(i)); err != nil {
+			return err
+		}
+		if err := visit(&r); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -152,39 +178,75 @@ func (d *direct) fields(group int, p *projection, into []values) error {
 		}
 		into[i] = v
 		if f.column == delayColumn {
-			into[i] = delayed{v, d.loaded["time"]}
+			time, err := d.column(group, "time")
+			if err != nil {
+				return err
+			}
+			into[i] = delayed{v, time}
 		}
 	}
 	return nil
 }
 
-// choose returns the rows of a row group that have the streams, times, sources, the trace id and the needles that are asked for. They are the reader's.
-func (d *direct) choose(group int) ([]int32, error) {
+// choose sets the rows to those of a row group that are asked for, as far as columns can tell. Those that are large come last.
+func (d *direct) choose(group int) error {
 	k := d.cut
+	d.rows = d.rows[:0]
 	low, high, known := d.chunks.Bounds(group, "stream")
 	if known && !slices.ContainsFunc(k.streams, func(id uint32) bool { return int64(id) >= low && int64(id) <= high }) {
-		return nil, nil
+		return nil
 	}
-	d.rows = d.rows[:0]
-	if err := d.chooseContent(group); err != nil || len(d.rows) == 0 {
-		return nil, err
+	for i := range d.chunks.Rows(group) {
+		d.rows = append(d.rows, int32(i))
 	}
-	if len(k.streams) < len(d.wanted) {
-		if err := d.keep(group, "stream", func(v int64) bool { return v >= 0 && int(v) < len(d.wanted) && d.wanted[v] }); err != nil {
-			return nil, err
+	for _, keep := range []func(int) error{d.keepStreams, d.keepTimes, d.keepLabels, d.dropMasked, d.dropLost, d.keepTrace, d.keepTexts, d.dropHidden} {
+		if err := keep(group); err != nil || len(d.rows) == 0 {
+			return err
 		}
 	}
-	if g := k.contents.RowGroups[group]; g.First < k.start || g.Last >= k.end {
-		if err := d.keep(group, "time", func(v int64) bool { return v >= k.start && v < k.end }); err != nil {
-			return nil, err
-		}
+	return nil
+}
+
+func (d *direct) keepStreams(group int) error {
+	if len(d.cut.streams) == len(d.wanted) {
+		return nil
 	}
-	if len(k.segment.Masked) > 0 {
-		if err := d.keep(group, "source", func(v int64) bool { return !slices.Contains(k.segment.Masked, v) }); err != nil {
-			return nil, err
-		}
+	return d.keep(group, "stream", func(v int64) bool { return v >= 0 && int(v) < len(d.wanted) && d.wanted[v] })
+}
+
+func (d *direct) keepTimes(group int) error {
+	k := d.cut
+	if g := k.contents.RowGroups[group]; g.First >= k.start && g.Last < k.end {
+		return nil
 	}
-	return d.rows, nil
+	return d.keep(group, "time", func(v int64) bool { return v >= k.start && v < k.end })
+}
+
+func (d *direct) keepLabels(group int) error {
+	for _, test := range d.cut.tests {
+		ok, err := test(d, group)
+		if err != nil {
+			return err
+		}
+		d.rows = slices.DeleteFunc(d.rows, func(i int32) bool { return !ok(i) })
+	}
+	return nil
+}
+
+func (d *direct) dropMasked(group int) error {
+	if len(d.cut.segment.Masked) == 0 {
+		return nil
+	}
+	return d.keep(group, "source", func(v int64) bool { return !slices.Contains(d.cut.segment.Masked, v) })
+}
+
+func (d *direct) dropLost(group int) error {
+	if d.cut.lost == nil {
+		return nil
+	}
+	first := d.cut.contents.RowGroups[group].FirstRow
+	d.rows = slices.DeleteFunc(d.rows, func(i int32) bool { return d.cut.lost.has(first + int64(i)) })
+	return nil
 }
 
 func (d *direct) keep(group int, column string, ok func(int64) bool) error {
@@ -192,59 +254,60 @@ func (d *direct) keep(group int, column string, ok func(int64) bool) error {
 	if err != nil {
 		return err
 	}
-	kept := d.rows[:0]
-	for _, i := range d.rows {
-		if ok(v.Number(int(i))) {
-			kept = append(kept, i)
-		}
-	}
-	d.rows = kept
+	d.rows = slices.DeleteFunc(d.rows, func(i int32) bool { return !ok(v.Number(int(i))) })
 	return nil
 }
 
-// chooseContent sets the rows to those with the trace id and the needles.
-func (d *direct) chooseContent(group int) error {
-	k := d.cut
-	if err := d.chooseText(group); err != nil {
-		return err
-	}
-	if k.trace == nil || len(d.rows) == 0 {
+func (d *direct) keepTrace(group int) error {
+	if d.cut.trace == nil {
 		return nil
 	}
 	ids, err := d.column(group, "trace_id")
 	if err != nil {
 		return err
 	}
-	id := string(k.trace[:])
-	d.rows = slices.DeleteFunc(d.rows, func(i int32) bool { return ids.Text(int(i)) != id })
+	d.found = ids.Containing(string(d.cut.trace[:]), d.found[:0])
+	d.rows = intersected(d.rows, d.found)
 	return nil
 }
 
-// chooseText sets the rows to those with the needles.
-func (d *direct) chooseText(group int) error {
+// keepTexts keeps the rows with the needles.
+func (d *direct) keepTexts(group int) error {
 	texts := d.cut.searched()
 	if len(texts) == 0 {
-		for i := range d.chunks.Rows(group) {
-			d.rows = append(d.rows, int32(i))
-		}
 		return nil
 	}
 	body, err := d.column(group, plan.Body)
 	if err != nil {
 		return err
 	}
+	d.found = d.found[:0]
 	for _, text := range texts {
-		d.rows = body.Containing(text, d.rows)
+		d.found = body.Containing(text, d.found)
 	}
 	if len(texts) > 1 {
-		slices.Sort(d.rows)
-		d.rows = slices.Compact(d.rows)
+		slices.Sort(d.found)
 	}
+	d.rows = intersected(d.rows, d.found)
 	d.rows = slices.DeleteFunc(d.rows, func(i int32) bool {
 		text := body.Text(int(i))
 		return slices.ContainsFunc(d.cut.needles, func(n string) bool { return !strings.Contains(text, n) })
 	})
 	return nil
+}
+
+// intersected keeps of ascending rows those that are among others.
+func intersected(rows, others []int32) []int32 {
+	kept := rows[:0]
+	for _, i := range rows {
+		for len(others) > 0 && others[0] < i {
+			others = others[1:]
+		}
+		if len(others) > 0 && others[0] == i {
+			kept = append(kept, i)
+		}
+	}
+	return kept
 }
 
 // searched are texts of which every row's body has one; none if no such texts are known. A search for what begins with a space would stop at every
@@ -277,13 +340,24 @@ func longest(texts []string) string {
 	return best
 }
 
-// pruned reports whether the token filter has left so little, or there is so little, that it is better read directly.
+// pruned reports whether the token filter has left so little, or there is so little, that it is better read directly, or whether it has to be.
 func (s *Scan) pruned(k *cut) bool {
 	most, rows := s.scanner.options.DirectRows, k.rows()
+	if k.chosen {
+		return true
+	}
 	if most > 0 && rows <= min(most, tinyRows) {
 		return true
 	}
 	return most > 0 && (len(k.searched()) > 0 || k.trace != nil) && rows <= max(most, k.contents.Rows/4)
+}
+
+// byDirect reports whether a cut is read without DuckDB: unless regular expressions have to look at many lines, at which it is better.
+func (s *Scan) byDirect(k *cut) bool {
+	if s.scanner.options.DirectRows <= 0 {
+		return k.chosen
+	}
+	return !k.filtered || len(k.searched()) > 0 || s.pruned(k)
 }
 
 // tinyRows cost the pipeline less than a statement costs DuckDB, whatever is asked of them.
@@ -292,18 +366,7 @@ const tinyRows = 1000
 // tally counts the rows of a cut by stream and bucket.
 func (d *direct) tally(ctx context.Context, g *grid, count func(stream int, bucket, rows int64) error) error {
 	var counts []int64
-	for _, group := range d.cut.groups {
-		if err := ctx.Err(); err != nil {
-			return fault.Wrap(fault.Canceled, err)
-		}
-		d.forget()
-		rows, err := d.choose(group)
-		if err != nil {
-			return err
-		}
-		if len(rows) == 0 {
-			continue
-		}
+	return d.groups(ctx, func(group int) error {
 		times, err := d.column(group, "time")
 		if err != nil {
 			return err
@@ -316,11 +379,11 @@ func (d *direct) tally(ctx context.Context, g *grid, count func(stream int, buck
 		first := (max(of.First, g.lo+1) - g.lo - 1) / g.width
 		n := (min(of.Last, g.hi())-g.lo-1)/g.width - first + 1
 		if n <= 0 {
-			continue
+			return nil
 		}
 		counts = slices.Grow(counts[:0], int(n)*len(d.wanted))[:int(n)*len(d.wanted)]
 		clear(counts)
-		for _, i := range rows {
+		for _, i := range d.rows {
 			bucket, ok := g.bucket(times.Number(int(i)))
 			if !ok {
 				continue
@@ -339,6 +402,6 @@ func (d *direct) tally(ctx context.Context, g *grid, count func(stream int, buck
 				return err
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }

@@ -145,8 +145,7 @@ func (q *querier) sample(ctx context.Context, k *cut, expr syntax.SampleExpr, in
 	p.body()
 	p.structured(k, plan.Names{All: true})
 	structured := newStructuredOf(k, &p)
-	sql := k.from(file, p.columns(), k.conditions(k.streams, k.start, k.end))
-	return q.scan.rows(ctx, sql, &p, func(r *row) error {
+	visit := func(r *row) error {
 		stream := &k.contents.streams[r.Stream]
 		metadata := structured.labels(r)
 		for _, e := range extractors {
@@ -158,7 +157,16 @@ func (q *querier) sample(ctx context.Context, k *cut, expr syntax.SampleExpr, in
 			}
 		}
 		return nil
-	})
+	}
+	if !q.scan.byDirect(k) {
+		return q.scan.rows(ctx, k.from(file, p.columns(), k.conditions(k.streams, k.start, k.end)), &p, visit)
+	}
+	d, err := q.scan.openDirect(k, file)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	return d.each(ctx, &p, unordered, anyRow, visit)
 }
 
 // sampled holds samples by their labels.

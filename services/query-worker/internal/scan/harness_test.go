@@ -37,12 +37,16 @@ import (
 type fixture struct {
 	dir      string // of the bucket
 	segments []Segment
+	deletes  []Delete
 	rows     []memoryRow
 	scanner  *Scanner
 }
 
 // memoryRow is a row as Loki would have it.
 type memoryRow struct {
+	key      string // of its segment
+	identity columns.Identity
+	hash     uint64
 	time     int64
 	source   int64
 	stream   labels.Labels
@@ -122,26 +126,39 @@ const testHours = 3
 // setup writes random rows as segments, some of each hour, and keeps them in memory.
 func setup(t testing.TB, seed uint64, n int) *fixture {
 	t.Helper()
+	return setupOf(t, seed, n, 2, false)
+}
+
+// setupOf is setup with some segments of each hour, and with rows that may be doubles of others.
+func setupOf(t testing.TB, seed uint64, n, pieces int, identified bool) *fixture {
+	t.Helper()
 	f := &fixture{dir: t.TempDir()}
 	rng := rand.New(rand.NewPCG(seed, 1))
 	l := columns.NewLogs()
-	g := newRowMaker(rng, l)
+	g := newRowMaker(rng, l, identified)
 	type part struct{ hour, piece int }
 	parts := map[part][]uint32{}
 	for i := range n {
 		r := g.row()
 		l.Append(&r)
 		hour := int((r.Time - began.UnixNano()) / int64(time.Hour))
-		p := part{hour, rng.IntN(2)}
+		p := part{hour, rng.IntN(pieces)}
 		parts[p] = append(parts[p], uint32(i))
-		f.rows = append(f.rows, inMemory(l, i))
+		row := inMemory(l, i)
+		row.key = segmentKey(hour, p.piece)
+		f.rows = append(f.rows, row)
 	}
 	for p, rows := range parts {
 		window := lake.Window{Start: began.Add(time.Duration(p.hour) * time.Hour), Length: time.Hour}
-		f.write(t, fmt.Sprintf("db/acme/logs/2026-11-22/lease/%02d%02d.parquet", p.hour, p.piece), l, rows, window)
+		f.write(t, segmentKey(p.hour, p.piece), l, rows, window)
 	}
+	slices.SortFunc(f.segments, func(a, b Segment) int { return cmp.Compare(a.File.Key, b.File.Key) })
 	f.scanner = openScanner(t, f.dir, Options{Parallel: 2, Memory: 1 << 30, MaxSeries: 100_000, RangedFrom: 1})
 	return f
+}
+
+func segmentKey(hour, piece int) string {
+	return fmt.Sprintf("db/acme/logs/2026-11-22/lease/%02d%02d.parquet", hour, piece)
 }
 
 // inMemory makes of a row what Loki would have been sent.
@@ -152,8 +169,11 @@ func inMemory(l *columns.Logs, i int) memoryRow {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Value.Kind, b.Value.Kind))
 	})
 	stream := l.StreamLabels(r.Stream)
-	metadata := columns.NewMetadata(l.OriginOf(r.Origin), stream).Append(nil, &r)
+	origin := l.OriginOf(r.Origin)
+	metadata := columns.NewMetadata(origin, stream).Append(nil, &r)
+	identity, _ := columns.IdentityOf(&origin, &r)
 	return memoryRow{
+		identity: identity, hash: l.RowHash(i),
 		time: r.Time, source: int64(r.Source), line: strings.Clone(r.Body),
 		stream: labelsOf(stream), metadata: labelsOf(metadata),
 	}
@@ -164,6 +184,8 @@ type rowMaker struct {
 	rng     *rand.Rand
 	streams []columns.StreamID
 	origins []columns.OriginID
+	// identified is whether rows may be doubles of others.
+	identified bool
 }
 
 func text(s string) columns.Value { return columns.Value{Kind: columns.KindString, Str: s} }
@@ -173,8 +195,8 @@ func integer(n int64) columns.Value {
 
 var testServices = []string{"checkout", "frontend", "cart", "ad's"}
 
-func newRowMaker(rng *rand.Rand, l *columns.Logs) *rowMaker {
-	g := &rowMaker{rng: rng}
+func newRowMaker(rng *rand.Rand, l *columns.Logs, identified bool) *rowMaker {
+	g := &rowMaker{rng: rng, identified: identified}
 	for i := range 10 {
 		service, pod := testServices[i%len(testServices)], fmt.Sprintf("p-%d", i)
 		ls := []columns.Label{{Name: "pod", Value: pod}, {Name: "service_name", Value: service}}
@@ -193,6 +215,9 @@ func newRowMaker(rng *rand.Rand, l *columns.Logs) *rowMaker {
 		}
 		if i == 2 {
 			o.Resource = append(o.Resource, columns.Attribute{Name: "region", Value: text("us")})
+		}
+		if identified && i%3 > 0 {
+			o.Identity = pick(rng, "record.id", "status")
 		}
 		g.origins = append(g.origins, l.Origin(o))
 	}
@@ -250,6 +275,9 @@ func (g *rowMaker) attributes() []columns.Attribute {
 		if rng.IntN(one) == 0 {
 			all = append(all, columns.Attribute{Name: name, Value: v})
 		}
+	}
+	if g.identified {
+		add(2, "record.id", pick(rng, text(fmt.Sprint(rng.IntN(60))), integer(int64(rng.IntN(60)))))
 	}
 	add(2, "http.method", text(pick(rng, "GET", "POST", "it's")))
 	add(2, "status", integer(int64(pick(rng, 200, 404, 500))))
@@ -425,6 +453,8 @@ func keep(into *[]arrow.RecordBatch) func(arrow.RecordBatch) error {
 
 func (f *fixture) samples(ctx context.Context, q Samples) (answer, error) {
 	var batches []arrow.RecordBatch
-	err := f.scanner.Begin(f.segments, 0).Samples(ctx, q, keep(&batches))
+	err := f.begin().Samples(ctx, q, keep(&batches))
 	return collectSamples(batches), err
 }
+
+func (f *fixture) begin() *Scan { return f.scanner.Begin(f.segments, 0, f.deletes...) }

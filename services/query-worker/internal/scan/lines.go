@@ -97,7 +97,35 @@ func (l *lineScan) order(cuts []*cut) {
 // limited answers with the first lines in the direction. It ends when no cut can hold one that is before those found.
 func (l *lineScan) limited(ctx context.Context, cuts []*cut, w *lineWriter) error {
 	found := &best{limit: l.query.Limit, forward: l.query.Forward, memory: &l.memory}
-	err := l.share(ctx, cuts, func(ctx context.Context, next func() *cut) (func() error, error) {
+	if err := l.searchAll(ctx, cuts, found); err != nil {
+		return err
+	}
+	return w.write(found.sorted())
+}
+
+// all answers with every line. Cuts whose times overlap are held in memory together, and sorted.
+func (l *lineScan) all(ctx context.Context, cuts []*cut, w *lineWriter) error {
+	for len(cuts) > 0 {
+		n := l.overlapping(cuts)
+		found := &best{forward: l.query.Forward, memory: &l.memory}
+		if err := l.searchAll(ctx, cuts[:n], found); err != nil {
+			return err
+		}
+		lines := found.sorted()
+		if err := w.write(lines); err != nil {
+			return err
+		}
+		for _, line := range lines {
+			l.memory.give(line.size())
+		}
+		cuts = cuts[n:]
+	}
+	return nil
+}
+
+// searchAll gives the lines of cuts to found, as long as it wants some.
+func (l *lineScan) searchAll(ctx context.Context, cuts []*cut, found *best) error {
+	return l.share(ctx, cuts, func(ctx context.Context, next func() *cut) (func() error, error) {
 		for k := next(); k != nil; k = next() {
 			if !found.wants(k) {
 				l.Statistics.Pruned.Add(1)
@@ -109,45 +137,6 @@ func (l *lineScan) limited(ctx context.Context, cuts []*cut, w *lineWriter) erro
 		}
 		return func() error { return nil }, nil
 	})
-	if err != nil {
-		return err
-	}
-	for _, line := range found.sorted() {
-		if err := w.add(line); err != nil {
-			return err
-		}
-	}
-	return w.flush()
-}
-
-// all answers with every line. Cuts whose times overlap are held in memory together, and sorted.
-func (l *lineScan) all(ctx context.Context, cuts []*cut, w *lineWriter) error {
-	for len(cuts) > 0 {
-		n := l.overlapping(cuts)
-		found := &best{forward: l.query.Forward, memory: &l.memory}
-		err := l.share(ctx, cuts[:n], func(ctx context.Context, next func() *cut) (func() error, error) {
-			for k := next(); k != nil; k = next() {
-				if err := l.search(ctx, k, found); err != nil {
-					return nil, err
-				}
-			}
-			return func() error { return nil }, nil
-		})
-		if err != nil {
-			return err
-		}
-		for _, line := range found.sorted() {
-			if err := w.add(line); err != nil {
-				return err
-			}
-			l.memory.give(line.size())
-		}
-		if err := w.flush(); err != nil {
-			return err
-		}
-		cuts = cuts[n:]
-	}
-	return nil
 }
 
 // overlapping is how many of the ordered cuts share times with the first one, or with one that does.
@@ -175,7 +164,7 @@ func (l *lineScan) search(ctx context.Context, k *cut, found *best) error {
 	if err != nil {
 		return err
 	}
-	if l.pruned(k) {
+	if l.byDirect(k) {
 		return p.direct(ctx)
 	}
 	if l.query.Limit > 0 {
@@ -199,6 +188,9 @@ func (p *pages) direct(ctx context.Context) error {
 		return err
 	}
 	defer d.close()
+	if p.found.limit > 0 && len(p.cut.searched()) == 0 {
+		return p.newest(ctx, d)
+	}
 	// The first in the direction first, so that the others are known not to be wanted.
 	order := func(time *segfile.Vector, rows []int32) {
 		slices.SortFunc(rows, func(a, b int32) int {
@@ -209,9 +201,8 @@ func (p *pages) direct(ctx context.Context) error {
 			return -c
 		})
 	}
-	at := func(time, number int64) position { return position{time: time, ordinal: p.cut.ordinal, row: number} }
-	wants := func(time, number int64) bool { return p.found.wantsPosition(at(time, number)) }
-	return d.each(ctx, &p.projection, order, wants, func(r *row) error { return p.row(r, at(r.Time, r.number)) })
+	wants := func(time, number int64) bool { return p.found.wantsPosition(p.position(time, number)) }
+	return d.each(ctx, &p.projection, order, wants, func(r *row) error { return p.row(r, p.position(r.Time, r.number)) })
 }
 
 // leastPage is the size of the page of rows in order that may hold all the lines that are wanted.

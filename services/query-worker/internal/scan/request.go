@@ -17,6 +17,11 @@ type Segment struct {
 	Rows        int64
 	First, Last int64 // ns since 1970, both inclusive
 	Masked      []int64
+	// Applied is the highest number of a delete whose rows are not in the file any more.
+	Applied int64
+	// Identified is whether rows of it may have doubles in identified segments of other leases than Lease.
+	Identified bool
+	Lease      string
 }
 
 // Lines asks for log lines.

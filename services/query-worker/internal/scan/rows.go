@@ -14,6 +14,7 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/segfile"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
 )
@@ -134,6 +135,10 @@ func (p *projection) stream() {
 
 func (p *projection) number() {
 	p.add("row", func(r *row, v values, i int) { r.number = v.Number(i) })
+}
+
+func (p *projection) source() {
+	p.add("source", func(r *row, v values, i int) { r.Source = lake.ReceiptID(v.Number(i)) })
 }
 
 func (p *projection) body() {

@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
-	"github.com/lakerunner/lakerunner/pkg/segfile"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
 )
@@ -176,7 +175,7 @@ func (s *Scan) countByCatalogue(w *windowed, cuts []*cut, into *totals) ([]*cut,
 	for _, k := range cuts {
 		var p projection
 		p.structured(k, w.names)
-		if p.metadata || len(k.where) > 0 {
+		if p.metadata || !k.whole() {
 			rest = append(rest, k)
 			continue
 		}
@@ -261,11 +260,10 @@ func (c *counter) cut(ctx context.Context, k *cut) error {
 	var p projection
 	p.stream()
 	p.structured(k, c.w.names)
-	unfiltered := c.scan.scanner.options.DirectRows > 0 && len(c.w.selection.Lines.Where) == 0 && !k.labels
-	switch {
-	case unfiltered && c.w.grouped && !p.metadata && !c.w.Bytes:
+	switch direct := c.scan.byDirect(k); {
+	case direct && c.w.grouped && !p.metadata && !c.w.Bytes && len(c.w.selection.Lines.Where) == 0:
 		return c.tally(ctx, k, file)
-	case unfiltered && !c.w.grouped, c.scan.pruned(k):
+	case direct && (k.chosen || !c.w.grouped || c.scan.pruned(k)):
 		return c.direct(ctx, k, &p, file)
 	case c.w.grouped && !p.sparse:
 		return c.groups(ctx, k, &p, file)
@@ -372,10 +370,10 @@ func (c *counter) direct(ctx context.Context, k *cut, p *projection, file *cache
 		return err
 	}
 	defer d.close()
+	p.time()
 	p.body()
-	order := func(*segfile.Vector, []int32) {}
 	wants := func(time, _ int64) bool { _, ok := c.w.grid.bucket(time); return ok }
-	return d.each(ctx, p, order, wants, c.each(k, p, c.whole))
+	return d.each(ctx, p, unordered, wants, c.each(k, p, c.whole))
 }
 
 func (c *counter) each(k *cut, p *projection, extract log.SampleExtractor) func(*row) error {

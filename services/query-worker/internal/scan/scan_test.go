@@ -46,7 +46,7 @@ func TestMaskedSources(t *testing.T) {
 	t.Run("are in no lines", func(t *testing.T) {
 		t.Parallel()
 		var batches []arrow.RecordBatch
-		if err := f.scanner.Begin(f.segments, 0).Lines(t.Context(), everything(), keep(&batches)); err != nil {
+		if err := f.begin().Lines(t.Context(), everything(), keep(&batches)); err != nil {
 			t.Fatal(err)
 		}
 		if diff := sameLines(reference{f.rows}.lines(t, everything()), collectLines(batches), 0); diff != "" {
@@ -93,7 +93,7 @@ func (f *fixture) checkStreams(t *testing.T, start, end int64) {
 		want[s.text] = s
 	}
 	var batches []arrow.RecordBatch
-	err := f.scanner.Begin(f.segments, 0).Streams(t.Context(), Streams{Selector: `{service_name=~".+"}`, Start: start, End: end}, keep(&batches))
+	err := f.begin().Streams(t.Context(), Streams{Selector: `{service_name=~".+"}`, Start: start, End: end}, keep(&batches))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestCatalogue(t *testing.T) {
 	t.Run("streams of whole segments cost no reading", func(t *testing.T) {
 		t.Parallel()
 		f.checkStreams(t, began.UnixNano(), began.Add(testHours*time.Hour).UnixNano())
-		s := f.scanner.Begin(f.segments, 0)
+		s := f.begin()
 		if err := s.Streams(t.Context(), Streams{Start: 0, End: 1 << 62}, func(arrow.RecordBatch) error { return nil }); err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +133,7 @@ func TestCatalogue(t *testing.T) {
 	})
 	t.Run("counting everything costs no reading", func(t *testing.T) {
 		t.Parallel()
-		s := f.scanner.Begin(f.segments, 0)
+		s := f.begin()
 		q := Samples{Expression: `sum(count_over_time({service_name=~".+"}[24h]))`, End: began.Add(5 * time.Hour).UnixNano()}
 		var batches []arrow.RecordBatch
 		if err := s.Samples(t.Context(), q, keep(&batches)); err != nil {
@@ -146,7 +146,7 @@ func TestCatalogue(t *testing.T) {
 	t.Run("fields have their names and types", func(t *testing.T) {
 		t.Parallel()
 		var batches []arrow.RecordBatch
-		if err := f.scanner.Begin(f.segments, 0).Fields(t.Context(), Streams{Start: 0, End: 1 << 62}, keep(&batches)); err != nil {
+		if err := f.begin().Fields(t.Context(), Streams{Start: 0, End: 1 << 62}, keep(&batches)); err != nil {
 			t.Fatal(err)
 		}
 		kinds := map[string][]string{}
@@ -174,7 +174,7 @@ func TestMissingSegment(t *testing.T) {
 			if err := os.Remove(filepath.Join(f.dir, key)); err != nil {
 				t.Fatal(err)
 			}
-			err := f.scanner.Begin(f.segments, 0).Lines(t.Context(), everything(), func(arrow.RecordBatch) error { return nil })
+			err := f.begin().Lines(t.Context(), everything(), func(arrow.RecordBatch) error { return nil })
 			if !errors.Is(err, fault.MissingSegment) || !strings.Contains(err.Error(), key) {
 				t.Fatalf("got %v", err)
 			}
@@ -197,7 +197,7 @@ func TestTwoScansShareDownloads(t *testing.T) {
 	scans := make([]*Scan, 4)
 	var all sync.WaitGroup
 	for i := range scans {
-		scans[i] = f.scanner.Begin(f.segments, 0)
+		scans[i] = f.begin()
 		all.Go(func() {
 			if err := scans[i].Lines(t.Context(), everything(), func(arrow.RecordBatch) error { return nil }); err != nil {
 				t.Error(err)
@@ -230,7 +230,7 @@ func TestMemoryLimit(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 12, 3000)
 	f.scanner.options.Memory = 50_000
-	if err := f.scanner.Begin(f.segments, 0).Lines(t.Context(), everything(), func(arrow.RecordBatch) error { return nil }); !errors.Is(err, fault.Exhausted) {
+	if err := f.begin().Lines(t.Context(), everything(), func(arrow.RecordBatch) error { return nil }); !errors.Is(err, fault.Exhausted) {
 		t.Fatalf("lines: got %v", err)
 	}
 	q := Samples{Expression: `count_over_time({service_name=~".+"}[3h])`, End: began.Add(testHours * time.Hour).UnixNano()}
@@ -268,7 +268,7 @@ func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- f.scanner.Begin(f.segments, 0).Lines(ctx, everything(), func(arrow.RecordBatch) error { return nil })
+		done <- f.begin().Lines(ctx, everything(), func(arrow.RecordBatch) error { return nil })
 	}()
 	<-h.began
 	cancel()
@@ -288,7 +288,7 @@ func TestCancelReachesDuckDB(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
-	err := f.scanner.Begin(f.segments, 0).query(ctx, "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range * b.range % 7 = 8",
+	err := f.begin().query(ctx, "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range * b.range % 7 = 8",
 		func(arrow.RecordBatch) error { return nil })
 	if !errors.Is(err, fault.Timeout) && !errors.Is(err, fault.Canceled) {
 		t.Fatalf("got %v", err)
@@ -309,7 +309,7 @@ func TestRangedReads(t *testing.T) {
 	whole.contents = contents
 	part := *whole
 	part.spans = []cache.Rows{{First: 0, Last: contents.Rows/4 - 1}}
-	s := f.scanner.Begin(f.segments, 0)
+	s := f.begin()
 	p, err := s.open(t.Context(), &part)
 	if err != nil {
 		t.Fatal(err)

@@ -64,19 +64,20 @@ func New(c *cache.Cache[*Contents], e Engine, o Options) *Scanner {
 type Scan struct {
 	scanner    *Scanner
 	segments   []Segment // in the order of their keys
+	deletes    []Delete
 	Statistics *Statistics
 	memory     allowance
 }
 
-// Begin prepares a fragment over segments.
-func (s *Scanner) Begin(segments []Segment, budget int64) *Scan {
+// Begin prepares a fragment over segments, without the rows of deletes that were not applied to them.
+func (s *Scanner) Begin(segments []Segment, budget int64, deletes ...Delete) *Scan {
 	segments = slices.Clone(segments)
 	slices.SortFunc(segments, func(a, b Segment) int {
 		return cmp.Or(cmp.Compare(a.File.Key, b.File.Key), cmp.Compare(a.File.Bucket, b.File.Bucket))
 	})
 	statistics := &Statistics{Segments: int64(len(segments))}
 	statistics.Cache.Budget = budget
-	return &Scan{scanner: s, segments: segments, Statistics: statistics, memory: allowance{limit: s.options.Memory}}
+	return &Scan{scanner: s, segments: segments, deletes: deletes, Statistics: statistics, memory: allowance{limit: s.options.Memory}}
 }
 
 // group returns an error group for work on segments.
@@ -118,17 +119,24 @@ func (s *Scan) cuts(ctx context.Context, sel *plan.Selection, start, end int64) 
 	if err != nil {
 		return nil, err
 	}
+	lost, err := s.lost(ctx, start, end)
+	if err != nil {
+		return nil, err
+	}
 	var cuts []*cut
 	for i, c := range contents {
 		var k *cut
 		if c != nil {
-			k = cutOf(&s.segments[i], c, sel, start, end)
+			k = cutOf(&s.segments[i], c, sel, s.deletes, start, end)
 		}
 		if k == nil {
 			s.Statistics.Pruned.Add(1)
 			continue
 		}
 		k.ordinal = i
+		if rows := lost[i]; rows != nil {
+			k.lost, k.chosen = rows, true
+		}
 		cuts = append(cuts, k)
 	}
 	return cuts, nil

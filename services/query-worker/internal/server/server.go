@@ -94,6 +94,10 @@ func (s *Server) scan(ctx context.Context, request *workerv1.ScanRequest, send f
 	if err != nil {
 		return "", nil, err
 	}
+	deletes, err := deletesOf(request)
+	if err != nil {
+		return "", nil, err
+	}
 	work, name, err := fragmentOf(request)
 	if err != nil {
 		return "", nil, err
@@ -103,7 +107,7 @@ func (s *Server) scan(ctx context.Context, request *workerv1.ScanRequest, send f
 		return name, nil, err
 	}
 	defer leave()
-	running := s.scanner.Begin(segments, budget(request.GetMaxBytes(), s.options.MaxBytes))
+	running := s.scanner.Begin(segments, budget(request.GetMaxBytes(), s.options.MaxBytes), deletes...)
 	err = work(ctx, running, func(batch arrow.RecordBatch) error {
 		encoded, err := encode(batch)
 		if err != nil {

@@ -5,6 +5,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/selector"
 	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
 	workerv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
@@ -60,10 +62,27 @@ func segmentOf(organization lake.Organization, s *workerv1.Segment) (scan.Segmen
 		First:   nanoseconds(s.GetFirstTime()),
 		Last:    nanoseconds(s.GetLastTime()),
 	}
+	segment.Applied, segment.Identified, segment.Lease = s.GetAppliedDelete(), s.GetIdentified(), s.GetLease()
 	for _, source := range s.GetMaskedSources() {
 		segment.Masked = append(segment.Masked, int64(source))
 	}
 	return segment, nil
+}
+
+// deletesOf translates the deletes of a request. What the index holds was parsed before: that one cannot be is not the caller's fault.
+func deletesOf(request *workerv1.ScanRequest) ([]scan.Delete, error) {
+	var deletes []scan.Delete
+	for _, d := range request.GetDeletes() {
+		if err := between(d.GetStart(), d.GetEnd()); err != nil {
+			return nil, fmt.Errorf("delete %d: %w", d.GetDeleteId(), err)
+		}
+		parsed, err := selector.Parse(d.GetSelector())
+		if err != nil {
+			return nil, fault.Wrap(fault.Internal, fmt.Errorf("delete %d: %w", d.GetDeleteId(), err))
+		}
+		deletes = append(deletes, scan.Delete{Number: d.GetDeleteId(), Selector: parsed, Start: nanoseconds(d.GetStart()), End: nanoseconds(d.GetEnd())})
+	}
+	return deletes, nil
 }
 
 // nanoseconds since 1970, as near as an int64 comes.
