@@ -10,7 +10,8 @@
 //     workers of their own rendezvous order.
 //  3. A slow attempt is hedged once, on another worker. The first answer wins and the other is cancelled.
 //  4. A missing segment is fault.MissingSegment, never silence. Errors that would be the same elsewhere are not retried.
-//  5. When ctx ends, or one part fails, all streams are cancelled at once.
+//  5. Segments whose rows may be doubles of one another are asked of one worker in one scan (see place.Unit).
+//  6. When ctx ends, or one part fails, all streams are cancelled at once.
 //
 // It knows nothing of query languages.
 package fan
@@ -18,6 +19,7 @@ package fan
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -87,6 +89,8 @@ type Scan struct {
 	Organization lake.Organization
 	QueryID      string
 	Segments     []lake.Segment
+	// Deletes are those of data that may mask rows of the segments, by rising number.
+	Deletes []lake.Delete
 	// Fragment sets the question; it must not set the segments.
 	Fragment func(*workerv1.ScanRequest)
 	// NewDecoder makes a decoder for an attempt over segments.
@@ -217,10 +221,10 @@ func (r *run) batches(segments []lake.Segment, workers []Worker) []batch {
 	if r.scan.Whole {
 		return []batch{{worker: workers[place.First(segments[0].Key, names)], segments: segments}}
 	}
-	shares := make([][]lake.Segment, len(workers))
-	for _, s := range segments {
-		w := place.First(s.Key, names)
-		shares[w] = append(shares[w], s)
+	shares := make([][]place.Unit, len(workers))
+	for _, unit := range place.Units(segments) {
+		w := place.First(unit.Key, names)
+		shares[w] = append(shares[w], unit)
 	}
 	var out []batch
 	for w, share := range shares {
@@ -231,11 +235,11 @@ func (r *run) batches(segments []lake.Segment, workers []Worker) []batch {
 	return out
 }
 
-// split cuts a worker's share into scans.
-func (r *run) split(share []lake.Segment) [][]lake.Segment {
+// split cuts a worker's share into scans, between units.
+func (r *run) split(share []place.Unit) [][]lake.Segment {
 	var total int64
-	for _, s := range share {
-		total += s.Bytes
+	for i := range share {
+		total += share[i].Bytes
 	}
 	o := r.fan.options
 	target := min(o.BatchBytes, max(o.SplitBytes, total/int64(o.Concurrency)+1))
@@ -244,11 +248,11 @@ func (r *run) split(share []lake.Segment) [][]lake.Segment {
 		part []lake.Segment
 		held int64
 	)
-	for _, s := range share {
-		if len(part) > 0 && (held+s.Bytes > target || len(part) >= o.BatchSegments) {
+	for _, unit := range share {
+		if len(part) > 0 && (held+unit.Bytes > target || len(part)+len(unit.Segments) > o.BatchSegments) {
 			out, part, held = append(out, part), nil, 0
 		}
-		part, held = append(part, s), held+s.Bytes
+		part, held = append(part, unit.Segments...), held+unit.Bytes
 	}
 	if len(part) > 0 {
 		out = append(out, part)
@@ -317,8 +321,22 @@ func (r *run) request(segments []lake.Segment, budget int64) *workerv1.ScanReque
 	for i := range segments {
 		req.Segments[i] = segmentOf(&segments[i])
 	}
+	for i := range r.scan.Deletes {
+		if d := &r.scan.Deletes[i]; reaches(d, segments) {
+			req.Deletes = append(req.Deletes, &workerv1.Delete{
+				DeleteId: int64(d.ID), Selector: d.Selector, Start: timestamppb.New(d.Start), End: timestamppb.New(d.End),
+			})
+		}
+	}
 	r.scan.Fragment(req)
 	return req
+}
+
+// reaches reports whether a delete may mask rows of one of the segments.
+func reaches(d *lake.Delete, segments []lake.Segment) bool {
+	return slices.ContainsFunc(segments, func(s lake.Segment) bool {
+		return s.AppliedDelete < d.ID && s.Signal == d.Signal && !s.LastTime.Before(d.Start) && s.FirstTime.Before(d.End)
+	})
 }
 
 func segmentOf(s *lake.Segment) *workerv1.Segment {
@@ -336,5 +354,8 @@ func segmentOf(s *lake.Segment) *workerv1.Segment {
 		LastTime:      timestamppb.New(s.LastTime),
 		MaskedSources: masked,
 		SidecarBytes:  s.SidecarBytes,
+		AppliedDelete: int64(s.AppliedDelete),
+		Identified:    s.Identified,
+		Lease:         string(s.Lease),
 	}
 }

@@ -89,6 +89,7 @@ func (s *Session) pushed(ctx context.Context, leaf *plan.Leaf, segments []lake.S
 		Organization: s.Organization,
 		QueryID:      s.QueryID,
 		Segments:     segments,
+		Deletes:      s.Deletes,
 		Fragment: func(req *workerv1.ScanRequest) {
 			req.Fragment = &workerv1.ScanRequest_LogSamples{LogSamples: &workerv1.LogSamples{
 				Expression: leaf.Push,

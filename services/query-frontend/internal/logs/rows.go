@@ -51,6 +51,7 @@ func (r *rows) SelectSamples(ctx context.Context, p logql.SelectSampleParams) (i
 		Organization: r.session.Organization,
 		QueryID:      r.session.QueryID,
 		Segments:     r.session.within(p.Start, p.End),
+		Deletes:      r.session.Deletes,
 		Fragment: func(req *workerv1.ScanRequest) {
 			req.Fragment = &workerv1.ScanRequest_LogLines{LogLines: &workerv1.LogLines{
 				Selector:  r.leaf.Rows,

@@ -18,7 +18,6 @@ package logs
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +30,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/fan"
+	"github.com/lakerunner/lakerunner/services/query-frontend/internal/place"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/plan"
 )
 
@@ -49,6 +49,7 @@ type Session struct {
 	Fan          *fan.Fan
 	Tally        *fan.Tally
 	Segments     []lake.Segment
+	Deletes      []lake.Delete // that may mask rows of the segments
 	Limits       Limits
 
 	mu      sync.Mutex
@@ -151,11 +152,9 @@ func Classify(err error) error {
 	return err
 }
 
-// within returns the segments that may hold rows of [from, to), in the order of their keys' times.
+// within returns the segments that matter to [from, to).
 func (s *Session) within(from, to time.Time) []lake.Segment {
-	return slices.DeleteFunc(slices.Clone(s.Segments), func(seg lake.Segment) bool {
-		return seg.LastTime.Before(from) || !seg.FirstTime.Before(to)
-	})
+	return place.Within(s.Segments, from, to)
 }
 
 func (s *Session) points() int {

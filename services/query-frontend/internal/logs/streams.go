@@ -32,6 +32,7 @@ func (s *Session) Streams(ctx context.Context, selector string, start, end time.
 		Organization: s.Organization,
 		QueryID:      s.QueryID,
 		Segments:     s.within(start, end),
+		Deletes:      s.Deletes,
 		Fragment: func(req *workerv1.ScanRequest) {
 			req.Fragment = &workerv1.ScanRequest_LogCatalogue{LogCatalogue: &workerv1.LogCatalogue{
 				Kind:     workerv1.LogCatalogueKind_LOG_CATALOGUE_KIND_STREAMS,

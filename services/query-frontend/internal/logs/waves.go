@@ -17,6 +17,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	workerv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/fan"
+	"github.com/lakerunner/lakerunner/services/query-frontend/internal/place"
 )
 
 // maxWave is the most segments asked for at once.
@@ -36,8 +37,8 @@ type Lines struct {
 	session  *Session
 	ctx      context.Context //nolint:containedctx // Loki's iterators take their context when they are made
 	request  Selection
-	unread   []lake.Segment // in the order in which they are needed
-	found    []Line         // in order, from at on
+	unread   []place.Unit // in the order in which they are needed
+	found    []Line       // in order, from at on
 	at       int
 	answered int
 	wave     int
@@ -46,12 +47,12 @@ type Lines struct {
 
 // Select returns the lines of a selection. Nothing is read before the first Next.
 func (s *Session) Select(ctx context.Context, request Selection) *Lines {
-	unread := s.within(request.Start, request.End)
-	slices.SortStableFunc(unread, func(a, b lake.Segment) int {
+	unread := place.Units(s.within(request.Start, request.End))
+	slices.SortStableFunc(unread, func(a, b place.Unit) int {
 		if request.Direction == logproto.FORWARD {
-			return cmp.Or(a.FirstTime.Compare(b.FirstTime), cmp.Compare(a.Key, b.Key))
+			return cmp.Or(a.First.Compare(b.First), cmp.Compare(a.Key, b.Key))
 		}
-		return cmp.Or(b.LastTime.Compare(a.LastTime), cmp.Compare(a.Key, b.Key))
+		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Key, b.Key))
 	})
 	wave := s.Fan.Parallel()
 	if request.Filters {
@@ -89,19 +90,25 @@ func (l *Lines) precedes(line *Line) bool {
 		return false
 	}
 	if l.request.Direction == logproto.FORWARD {
-		return l.unread[0].FirstTime.UnixNano() <= line.Time
+		return l.unread[0].First.UnixNano() <= line.Time
 	}
-	return l.unread[0].LastTime.UnixNano() >= line.Time
+	return l.unread[0].Last.UnixNano() >= line.Time
 }
 
 // read asks for the lines of the next wave of segments.
 func (l *Lines) read() {
-	wave := l.unread[:min(l.wave, len(l.unread))]
+	units := 0
+	var wave []lake.Segment
+	for units < len(l.unread) && len(wave) < l.wave {
+		wave = append(wave, l.unread[units].Segments...)
+		units++
+	}
 	before := len(l.found) - l.at
 	err := l.session.Fan.Run(l.ctx, fan.Scan{
 		Organization: l.session.Organization,
 		QueryID:      l.session.QueryID,
 		Segments:     wave,
+		Deletes:      l.session.Deletes,
 		Fragment:     l.fragment,
 		NewDecoder:   func([]lake.Segment) fan.Decoder { return newLineDecoder() },
 		Done: func(d fan.Decoder) error {
@@ -114,7 +121,7 @@ func (l *Lines) read() {
 		l.stop(err)
 		return
 	}
-	l.unread = l.unread[len(wave):]
+	l.unread = l.unread[units:]
 	l.grow(len(l.found) - l.at - before)
 }
 

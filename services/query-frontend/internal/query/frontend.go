@@ -15,6 +15,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +30,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/fan"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/logs"
+	"github.com/lakerunner/lakerunner/services/query-frontend/internal/place"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/plan"
 )
 
@@ -41,6 +43,8 @@ const maxSteps = 11000
 // Index is what the frontend asks of the index.
 type Index interface {
 	Lookup(ctx context.Context, q index.Query) (index.Answer, error)
+	// Arrivals answers the segments that ingest has added since, removed or not.
+	Arrivals(ctx context.Context, q index.Query, since time.Time) (index.Answer, error)
 }
 
 // Options tunes the frontend. Zero values stand for defaults.
@@ -198,11 +202,19 @@ func check(q *plan.Query, req Request, limits config.Limits) error {
 
 // open looks up the segments of [from, to) for a new session of an organization.
 func (f *Frontend) open(ctx context.Context, organization *config.Organization, from, to time.Time, lookup bool) (*run, error) {
+	if !lookup {
+		return f.openWith(ctx, organization, nil)
+	}
+	return f.openWith(ctx, organization, func(ctx context.Context) (index.Answer, error) { return f.lookup(ctx, organization.ID, from, to) })
+}
+
+// openWith begins a session over the segments that are found; nil: over none.
+func (f *Frontend) openWith(ctx context.Context, organization *config.Organization, find func(context.Context) (index.Answer, error)) (*run, error) {
 	limits := organization.Limits
 	r := &run{frontend: f, organization: organization, started: time.Now(), kind: "catalogue"}
 	r.ctx, r.cancel = bounded(ctx, limits.QueryTimeout)
-	if lookup {
-		found, err := f.lookup(r.ctx, organization.ID, from, to)
+	if find != nil {
+		found, err := find(r.ctx)
 		if err != nil {
 			r.cancel()
 			return nil, err
@@ -218,6 +230,7 @@ func (f *Frontend) open(ctx context.Context, organization *config.Organization, 
 		Fan:          f.fan,
 		Tally:        fan.NewTally(limits.MaxQueryBytes),
 		Segments:     r.found.Segments,
+		Deletes:      r.found.Deletes,
 		Limits: logs.Limits{
 			Series: limits.MaxQuerySeries, Timeout: limits.QueryTimeout, Points: f.options.MaxPoints, SoleBytes: f.options.SoleBytes,
 		},
@@ -232,17 +245,31 @@ func bounded(ctx context.Context, timeout time.Duration) (context.Context, conte
 	return context.WithCancel(ctx)
 }
 
+// lookup finds the segments of [from, to). Where some of them are identified, also those of the same hours beside the range that decide which of
+// their rows are answered.
 func (f *Frontend) lookup(ctx context.Context, organization lake.Organization, from, to time.Time) (index.Answer, error) {
-	found, err := f.index.Lookup(ctx, index.Query{Organization: organization, Signal: lake.SignalLogs, Start: from, End: to})
+	q := index.Query{Organization: organization, Signal: lake.SignalLogs, Start: from, End: to}
+	found, err := f.index.Lookup(ctx, q)
+	if err == nil && slices.ContainsFunc(found.Segments, func(s lake.Segment) bool { return s.Identified }) {
+		if q.Start, q.End = place.Hours(from, to); !q.Start.Equal(from) || !q.End.Equal(to) {
+			found, err = f.index.Lookup(ctx, q)
+			found.Segments = place.Within(found.Segments, from, to)
+		}
+	}
 	if err != nil {
 		return index.Answer{}, err
 	}
-	for i := range found.Segments {
-		if owner := found.Segments[i].Organization; owner != organization {
-			return index.Answer{}, fault.New(fault.Internal, "the index answered a segment of organization %q to %q", owner, organization)
+	return found, owned(organization, found.Segments)
+}
+
+// owned refuses segments of another organization.
+func owned(organization lake.Organization, segments []lake.Segment) error {
+	for i := range segments {
+		if owner := segments[i].Organization; owner != organization {
+			return fault.New(fault.Internal, "the index answered a segment of organization %q to %q", owner, organization)
 		}
 	}
-	return found, nil
+	return nil
 }
 
 func newQueryID() string {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/logs"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/plan"
@@ -20,6 +21,10 @@ import (
 
 // tailLookback is how late, behind now, a row of a new segment may be and still be followed.
 const tailLookback = 6 * time.Hour
+
+// tailOverlap is how far back, behind the newest segment that was seen, arrivals are asked for: one may be seen that late after its own time, and the
+// clocks of database and frontend may differ by so much.
+const tailOverlap = 5 * time.Minute
 
 // tailAhead is how far in the future a row may be where the organization does not say.
 const tailAhead = 24 * time.Hour
@@ -34,7 +39,8 @@ type TailRequest struct {
 }
 
 // Tail answers the history of a log query and then its new lines, until ctx ends. Each call of emit has lines in the order of
-// their time; no row comes twice. New are the rows of segments that ingest commits: those that merging makes hold no new ones.
+// their time; no row comes twice. New are the rows of segments that ingest commits, even if they were merged and replaced since: those that merging
+// makes hold no new ones. Doubles of identified rows are left out among segments that come at one time, not among earlier ones.
 func (f *Frontend) Tail(ctx context.Context, req TailRequest, emit func([]logs.Line) error) error {
 	organization, err := f.Caller(ctx)
 	if err != nil {
@@ -62,14 +68,21 @@ type tail struct {
 	organization *config.Organization
 	plan         *plan.Query
 	request      TailRequest
-	seen         map[lake.SegmentID]time.Time // with the time of their last row
+	seen         map[lake.SegmentID]time.Time // with the time of their commit
+	newest       time.Time                    // of these
 	held         []logs.Line                  // not yet emitted, in order
 	emit         func([]logs.Line) error
 }
 
-// history emits the newest lines since the start, and marks the segments of that moment as seen.
+// history emits the newest lines since the start, and marks the segments of that moment as seen. Those that have arrived are marked before the history
+// is looked up, so that one that was merged in between counts as history; what arrives in between is in both.
 func (t *tail) history(ctx context.Context, now time.Time) error {
 	from, to := t.span(now)
+	t.newest = now
+	arrived, err := t.arrivals(ctx, now)
+	if err != nil {
+		return err
+	}
 	run, err := t.frontend.open(ctx, t.organization, from, to, true)
 	if err != nil {
 		return err
@@ -81,9 +94,24 @@ func (t *tail) history(ctx context.Context, now time.Time) error {
 		return err
 	}
 	slices.Reverse(lines)
+	t.mark(arrived.Segments)
 	t.mark(run.found.Segments)
 	t.hold(lines)
 	return t.release(now)
+}
+
+// arrivals are the segments that ingest has added of late.
+func (t *tail) arrivals(ctx context.Context, now time.Time) (index.Answer, error) {
+	from, to := t.span(now)
+	if oldest := now.Add(-tailLookback); from.Before(oldest) {
+		from = oldest
+	}
+	q := index.Query{Organization: t.organization.ID, Signal: lake.SignalLogs, Start: from, End: to}
+	found, err := t.frontend.index.Arrivals(ctx, q, t.newest.Add(-tailOverlap))
+	if err != nil {
+		return index.Answer{}, err
+	}
+	return found, owned(t.organization.ID, found.Segments)
 }
 
 // span is the range of rows that are followed.
@@ -112,11 +140,7 @@ func (t *tail) follow(ctx context.Context) error {
 
 // poll emits the lines of segments that were not there before. What is unavailable now is looked for again next time.
 func (t *tail) poll(ctx context.Context, now time.Time) error {
-	from, to := t.span(now)
-	if oldest := now.Add(-tailLookback); from.Before(oldest) {
-		from = oldest
-	}
-	run, err := t.frontend.open(ctx, t.organization, from, to, true)
+	run, err := t.frontend.openWith(ctx, t.organization, func(ctx context.Context) (index.Answer, error) { return t.arrivals(ctx, now) })
 	if err != nil {
 		return unlessUnavailable(err)
 	}
@@ -132,7 +156,7 @@ func (t *tail) poll(ctx context.Context, now time.Time) error {
 		return unlessUnavailable(err)
 	}
 	t.mark(fresh)
-	t.forget(from)
+	t.forget()
 	t.hold(lines)
 	return t.release(now)
 }
@@ -156,14 +180,18 @@ func (t *tail) fresh(segments []lake.Segment) []lake.Segment {
 
 func (t *tail) mark(segments []lake.Segment) {
 	for i := range segments {
-		t.seen[segments[i].ID] = segments[i].LastTime
+		at := segments[i].CreatedAt
+		t.seen[segments[i].ID] = at
+		if at.After(t.newest) {
+			t.newest = at
+		}
 	}
 }
 
-// forget drops segments that lookups from that time on do not find again.
-func (t *tail) forget(from time.Time) {
-	for id, last := range t.seen {
-		if last.Before(from) {
+// forget drops segments that arrivals are not asked for again.
+func (t *tail) forget() {
+	for id, at := range t.seen {
+		if at.Before(t.newest.Add(-2 * tailOverlap)) {
 			delete(t.seen, id)
 		}
 	}
