@@ -105,6 +105,19 @@ func (b *deadlineBucket) Head(ctx context.Context, key string) (Attributes, erro
 	return a, w.end(err)
 }
 
+func (b *deadlineBucket) SetStorageClass(ctx context.Context, key, tag, class string) (Attributes, error) {
+	// The store copies within itself, in the time that it takes.
+	w := watch(ctx, 10*b.deadlines.Request)
+	a, err := b.Bucket.SetStorageClass(w.ctx, key, tag, class)
+	return a, w.end(err)
+}
+
+func (b *deadlineBucket) Versioned(ctx context.Context) (bool, error) {
+	w := watch(ctx, b.deadlines.Request)
+	versioned, err := b.Bucket.Versioned(w.ctx)
+	return versioned, w.end(err)
+}
+
 func (b *deadlineBucket) sending(size int64) time.Duration {
 	return b.deadlines.Request + time.Duration(size/b.deadlines.BytesPerSecond)*time.Second
 }

@@ -131,17 +131,33 @@ func (d *Directory) List(ctx context.Context, prefix, startAfter string) iter.Se
 
 // Delete removes objects, and the folders that this empties.
 func (d *Directory) Delete(ctx context.Context, keys ...string) error {
+	failed := map[string]error{}
 	for _, key := range keys {
 		count(ctx, RequestDelete)
-		if err := errors.Join(ctx.Err(), checkKey(key)); err != nil {
+		if ctx.Err() != nil {
+			return d.fail("delete", key, ctx.Err())
+		}
+		err := checkKey(key)
+		if err == nil {
+			err = d.remove(key)
+		}
+		if err != nil && len(keys) == 1 {
 			return d.fail("delete", key, err)
 		}
-		if err := d.remove(key); err != nil {
-			return d.fail("delete", key, err)
+		if err != nil {
+			failed[key] = d.fail("delete", key, err)
 		}
 	}
-	return nil
+	return deleteFailed(failed)
 }
+
+// SetStorageClass is fault.Unsupported: a directory has no storage classes.
+func (d *Directory) SetStorageClass(_ context.Context, key, _, class string) (Attributes, error) {
+	return Attributes{}, fault.New(fault.Unsupported, "move %s/%s to storage class %s: a directory has no storage classes", d.name, key, class)
+}
+
+// Versioned is false: a directory keeps one version of each object.
+func (d *Directory) Versioned(context.Context) (bool, error) { return false, nil }
 
 func (d *Directory) remove(key string) error {
 	info, err := d.root.Lstat(key)

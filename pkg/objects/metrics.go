@@ -94,6 +94,20 @@ func (b *meteredBucket) Head(ctx context.Context, key string) (Attributes, error
 	return a, err
 }
 
+func (b *meteredBucket) SetStorageClass(ctx context.Context, key, tag, class string) (Attributes, error) {
+	m := b.measure(ctx, RequestPut)
+	a, err := b.Bucket.SetStorageClass(m.ctx, key, tag, class)
+	m.end(err)
+	return a, err
+}
+
+func (b *meteredBucket) Versioned(ctx context.Context) (bool, error) {
+	m := b.measure(ctx, RequestHead)
+	versioned, err := b.Bucket.Versioned(m.ctx)
+	m.end(err)
+	return versioned, err
+}
+
 func (b *meteredBucket) body(ctx context.Context, body io.ReadCloser) io.ReadCloser {
 	if body == nil {
 		return nil

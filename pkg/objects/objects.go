@@ -24,8 +24,11 @@ package objects
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"iter"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -38,6 +41,8 @@ type Attributes struct {
 	ContentType  string    // not told by List
 	// ContentEncoding as stored; Get never decodes it. Not told by List.
 	ContentEncoding string
+	// MovedFrom is the tag that the object had before SetStorageClass wrote it anew; empty: nobody did. Told by Get and Head alone.
+	MovedFrom string
 }
 
 // Bucket is one bucket of an object store. Implementations are safe for concurrent use. Errors carry fault.NotFound (no such
@@ -60,10 +65,44 @@ type Bucket interface {
 	// List yields the objects under prefix in the order of their keys' bytes, beginning after startAfter (exclusive; empty: from
 	// the first). prefix is any beginning of a key, not only a folder. The first error ends it.
 	List(ctx context.Context, prefix, startAfter string) iter.Seq2[Attributes, error]
-	// Delete removes objects; those that do not exist are no error.
+	// Delete removes objects; those that do not exist are no error. One that cannot be removed keeps no other from it: the error is
+	// then a *DeleteError that says which. In a bucket with versioning the versions stay (see Versioned).
 	Delete(ctx context.Context, keys ...string) error
 	// Head describes an object.
 	Head(ctx context.Context, key string) (Attributes, error)
+	// SetStorageClass copies an object onto itself in another storage class, with what describes it and with its tag of before as
+	// Attributes.MovedFrom, if it still has that tag (else fault.Conflict). Stores without classes answer fault.Unsupported, and so does
+	// S3 for an object above 5 GB.
+	SetStorageClass(ctx context.Context, key, tag, class string) (Attributes, error)
+	// Versioned reports whether deleted or replaced objects may live on as older versions.
+	Versioned(ctx context.Context) (bool, error)
+}
+
+// DeleteError names the objects that Delete could not remove.
+type DeleteError struct {
+	// Failed has the cause of each, by key.
+	Failed map[string]error
+}
+
+// Error says how many there are, and the cause of the first by key.
+func (e *DeleteError) Error() string {
+	return fmt.Sprintf("%d objects could not be deleted, the first: %v", len(e.Failed), e.Unwrap())
+}
+
+// Unwrap is the cause of the first by key.
+func (e *DeleteError) Unwrap() error {
+	if len(e.Failed) == 0 {
+		return nil
+	}
+	return e.Failed[slices.Min(slices.Collect(maps.Keys(e.Failed)))]
+}
+
+// deleteFailed makes the error of the causes; nil: there is none.
+func deleteFailed(causes map[string]error) error {
+	if len(causes) == 0 {
+		return nil
+	}
+	return &DeleteError{Failed: causes}
 }
 
 // Store opens buckets by the storage profile that names them.

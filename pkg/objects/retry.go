@@ -144,6 +144,30 @@ func (b *retryBucket) listOn(ctx context.Context, prefix, startAfter string, yie
 	return last, true, nil
 }
 
+// SetStorageClass is not tried again blindly: a first try that succeeded leaves another tag, or the one that was asked for with the mark
+// of the move. Both are told by Head.
+func (b *retryBucket) SetStorageClass(ctx context.Context, key, tag, class string) (a Attributes, err error) {
+	tries := 0
+	err = b.retries.do(ctx, func() error {
+		if tries++; tries > 1 {
+			if a, err = b.Bucket.Head(ctx, key); err == nil && a.MovedFrom == tag {
+				return nil
+			}
+		}
+		a, err = b.Bucket.SetStorageClass(ctx, key, tag, class)
+		return err
+	})
+	return a, err
+}
+
+func (b *retryBucket) Versioned(ctx context.Context) (versioned bool, err error) {
+	err = b.retries.do(ctx, func() error {
+		versioned, err = b.Bucket.Versioned(ctx)
+		return err
+	})
+	return versioned, err
+}
+
 func (b *retryBucket) Delete(ctx context.Context, keys ...string) error {
 	return b.retries.do(ctx, func() error { return b.Bucket.Delete(ctx, keys...) })
 }

@@ -4,7 +4,6 @@ package objects
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -17,9 +16,6 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
 )
-
-// deleteBatch is the most keys of one DeleteObjects request.
-const deleteBatch = 1000
 
 // s3Bucket is a bucket of S3 or of a server that speaks its protocol.
 type s3Bucket struct {
@@ -50,6 +46,7 @@ func (b *s3Bucket) Get(ctx context.Context, key, tag string) (io.ReadCloser, Att
 		LastModified:    aws.ToTime(out.LastModified),
 		ContentType:     aws.ToString(out.ContentType),
 		ContentEncoding: aws.ToString(out.ContentEncoding),
+		MovedFrom:       out.Metadata[movedFrom],
 	}
 	// Some servers know no If-Match.
 	if tag != "" && a.Tag != tag {
@@ -136,59 +133,8 @@ func (b *s3Bucket) Head(ctx context.Context, key string) (Attributes, error) {
 		LastModified:    aws.ToTime(out.LastModified),
 		ContentType:     aws.ToString(out.ContentType),
 		ContentEncoding: aws.ToString(out.ContentEncoding),
+		MovedFrom:       out.Metadata[movedFrom],
 	}, nil
-}
-
-func (b *s3Bucket) Delete(ctx context.Context, keys ...string) error {
-	for len(keys) > 0 {
-		n := min(len(keys), deleteBatch)
-		if err := b.deleteSome(ctx, keys[:n]); err != nil {
-			return err
-		}
-		keys = keys[n:]
-	}
-	return nil
-}
-
-// deleteSome removes at most deleteBatch keys: by one request, or one by one where the server has no such request.
-func (b *s3Bucket) deleteSome(ctx context.Context, keys []string) error {
-	if len(keys) == 1 || b.google {
-		return b.deleteEach(ctx, keys)
-	}
-	ids := make([]types.ObjectIdentifier, len(keys))
-	for i := range keys {
-		ids[i] = types.ObjectIdentifier{Key: &keys[i]}
-	}
-	out, err := b.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: &b.name, Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)}})
-	if err != nil {
-		err = b.fail(ctx, "delete", keys[0], err)
-		if errors.Is(err, fault.Unsupported) {
-			return b.deleteEach(ctx, keys)
-		}
-		return err
-	}
-	for _, e := range out.Errors {
-		code, key := aws.ToString(e.Code), aws.ToString(e.Key)
-		if code == "NoSuchKey" {
-			continue
-		}
-		return fault.New(kindOfCode(code, 0), "delete %s/%s: %s: %s", b.name, key, code, aws.ToString(e.Message))
-	}
-	return nil
-}
-
-func (b *s3Bucket) deleteEach(ctx context.Context, keys []string) error {
-	for _, key := range keys {
-		_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.name, Key: &key})
-		if err == nil {
-			continue
-		}
-		// NoSuchBucket is NotFound too, and is an error.
-		if apiCode(err) != "NoSuchKey" {
-			return b.fail(ctx, "delete", key, err)
-		}
-	}
-	return nil
 }
 
 func (b *s3Bucket) fail(ctx context.Context, verb, key string, err error) error {

@@ -150,7 +150,7 @@ func requestOf(operation string) Request {
 	switch operation {
 	case "GetObject":
 		return RequestGet
-	case "HeadObject":
+	case "HeadObject", "GetBucketVersioning":
 		return RequestHead
 	case "ListObjectsV2":
 		return RequestList

@@ -50,6 +50,7 @@ const (
 	defaultRegion    = "us-east-1"
 
 	maxParts       = 10_000
+	maxCopy        = 5 << 30
 	maxConnections = 4096
 	startPatience  = 20 * time.Second
 	// startTries bounds the race for a free port: the gateway cannot tell which one it took, so one is chosen for it.
@@ -294,6 +295,7 @@ func (s *Server) open() (*posix.Posix, error) {
 	if err != nil {
 		return nil, err
 	}
+	options.CopyObjectThreshold = maxCopy
 	return posix.New(buckets, store, options)
 }
 

@@ -71,6 +71,8 @@ func Conformance(t *testing.T, open func(t *testing.T) objects.Bucket, beyond ..
 	t.Run("list stops when its reader does", s.listStops)
 	t.Run("list orders by bytes", s.listOrder)
 	t.Run("delete removes many at once, and what does not exist", s.deleteMany)
+	t.Run("a delete that fails for one key is done for the others", s.deletePartly)
+	t.Run("a bucket says whether it keeps versions", s.versioned)
 	t.Run("a cancelled context ends every request", s.cancelled)
 	t.Run("a body is read from where it stands", s.bodyPosition)
 	t.Run("a reader sees one version whole while others are put", s.atomic)
@@ -80,6 +82,7 @@ func Conformance(t *testing.T, open func(t *testing.T) objects.Bucket, beyond ..
 const (
 	BigObjects   = "a big object is whole"
 	LongSuffixes = "a suffix longer than the object is the object"
+	Classes      = "an object moved to another storage class is the same object, and says that it was moved"
 )
 
 type suite struct {
@@ -87,7 +90,7 @@ type suite struct {
 }
 
 func (s suite) optional() map[string]func(*testing.T) {
-	return map[string]func(*testing.T){BigObjects: s.big, LongSuffixes: s.longSuffix}
+	return map[string]func(*testing.T){BigObjects: s.big, LongSuffixes: s.longSuffix, Classes: s.classes}
 }
 
 func (s suite) putGet(t *testing.T) {
@@ -231,6 +234,70 @@ func (s suite) longSuffix(t *testing.T) {
 	}
 	if got := string(read(t, body)); got != "0123456789" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func (s suite) classes(t *testing.T) {
+	t.Parallel()
+	b := s.open(t)
+	for _, key := range append(slices.Clone(oddKeys), "folder/"+oddKeys[0]) {
+		stored := put(t, b, key, []byte("content of "+key))
+		before, err := b.Head(t.Context(), key)
+		if err != nil || before.MovedFrom != "" {
+			t.Fatalf("%q before: %+v, %v", key, before, err)
+		}
+		moved, err := b.SetStorageClass(t.Context(), key, stored.Tag, "STANDARD_IA")
+		if errors.Is(err, fault.Unsupported) {
+			return // a store without classes says so
+		}
+		if err != nil {
+			t.Fatalf("move %q: %v", key, err)
+		}
+		head, err := b.Head(t.Context(), key)
+		if err != nil || head.MovedFrom != stored.Tag || head.Tag != moved.Tag || head.Size != stored.Size || head.ContentType != before.ContentType {
+			t.Errorf("%q after: %+v, %v; want %+v moved from %s", key, head, err, moved, stored.Tag)
+		}
+		body, a, err := b.Get(t.Context(), key, moved.Tag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(read(t, body)); got != "content of "+key || a.MovedFrom != stored.Tag {
+			t.Errorf("%q: got %q, %+v", key, got, a)
+		}
+	}
+	if _, err := b.SetStorageClass(t.Context(), oddKeys[0], "another-tag", "STANDARD_IA"); !errors.Is(err, fault.Conflict) {
+		t.Errorf("another tag: got %v, want conflict", err)
+	}
+	if _, err := b.SetStorageClass(t.Context(), "missing", "tag", "STANDARD_IA"); !errors.Is(err, fault.NotFound) {
+		t.Errorf("a missing object: got %v, want not found", err)
+	}
+	again := put(t, b, oddKeys[0], []byte("new"))
+	if head, err := b.Head(t.Context(), oddKeys[0]); err != nil || head.MovedFrom != "" || head.Tag != again.Tag {
+		t.Errorf("written again: %+v, %v", head, err)
+	}
+}
+
+// deletePartly deletes a key that some stores cannot hold among others.
+func (s suite) deletePartly(t *testing.T) {
+	t.Parallel()
+	b := s.open(t)
+	put(t, b, "first", nil)
+	put(t, b, "last", nil)
+	impossible := "a/../" + strings.Repeat("x", 2000)
+	err := b.Delete(t.Context(), "first", impossible, "last")
+	var partly *objects.DeleteError
+	if err != nil && (!errors.As(err, &partly) || partly.Failed[impossible] == nil || len(partly.Failed) != 1) {
+		t.Errorf("got %v, want nothing or an error of the impossible key alone", err)
+	}
+	if got := keysOf(t, b, "", ""); len(got) != 0 {
+		t.Errorf("left: %q", got)
+	}
+}
+
+func (s suite) versioned(t *testing.T) {
+	t.Parallel()
+	if versioned, err := s.open(t).Versioned(t.Context()); err != nil || versioned {
+		t.Errorf("a new bucket: got %v, %v", versioned, err)
 	}
 }
 

@@ -12,8 +12,9 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/objects"
 )
 
-// BeyondMemory is what the server in memory cannot do: its tags of multipart uploads change, and its ranges are strict.
-func BeyondMemory() []string { return []string{BigObjects, LongSuffixes} }
+// BeyondMemory is what the server in memory cannot do: its tags of multipart uploads change, its ranges are strict,
+// and what describes an object outlives it.
+func BeyondMemory() []string { return []string{BigObjects, LongSuffixes, Classes} }
 
 // Memory returns an empty bucket of an S3 server in memory, which lives as long as the test.
 func Memory(t testing.TB) objects.Bucket {

@@ -5,12 +5,14 @@ package pipeline
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/objects"
 )
 
 // wholeBytes is the size up to which an object is read ahead into memory; larger ones are streamed while they are decoded.
@@ -87,6 +89,10 @@ func (r *run) fetch(ctx context.Context, receipt *lake.Receipt) fetched {
 	if err != nil {
 		return fetched{err: fmt.Errorf("get %s: %w", receipt.Object.Key, err)}
 	}
+	if moved(receipt, attributes) {
+		body.Close()
+		return fetched{err: errMoved}
+	}
 	f := fetched{content: body, close: func() { body.Close() }, written: attributes.LastModified.UnixNano()}
 	if attributes.LastModified.IsZero() {
 		f.written = receipt.CreatedAt.UnixNano()
@@ -102,6 +108,15 @@ func (r *run) fetch(ctx context.Context, receipt *lake.Receipt) fetched {
 	}
 	f.content, f.close = bytes.NewReader(whole), func() {}
 	return f
+}
+
+// errMoved says that an object is not a new one.
+var errMoved = errors.New("it is a copy of an object that was ingested before, made to move that to another storage class")
+
+// moved reports whether an object is its own copy in another storage class. It is one only beside a receipt of before the move: what
+// another installation moved is new here.
+func moved(receipt *lake.Receipt, a objects.Attributes) bool {
+	return a.MovedFrom != "" && a.MovedFrom != receipt.Object.Tag && receipt.Revision > 1
 }
 
 // bucketError keeps a bucket that no profile names from looking like an object that is gone: configuration comes back.

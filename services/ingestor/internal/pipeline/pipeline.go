@@ -197,6 +197,10 @@ func (r *run) unreadable(ctx context.Context, i int, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if errors.Is(err, errMoved) {
+		r.end(i, lake.ReceiptSkipped, err.Error())
+		return nil
+	}
 	switch fault.KindOf(err) {
 	case fault.NotFound:
 		r.end(i, lake.ReceiptFailed, "the object is not there any more: "+err.Error())
