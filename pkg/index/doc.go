@@ -24,12 +24,24 @@
 //  7. Removal is a mark: the row keeps when and by whom, and the object stays.
 //  8. Claims are fair: of the groups (organization, signal) with claimable tasks the one goes first that was served longest ago.
 //  9. Batching is a condition of the claim: enough bytes, a full batch, or old enough. NOTIFY is a hint, the claim is the truth.
+//  10. Deletes of data are numbered: their numbers rise in the order of their commits. A segment says the highest one whose rows
+//     were left out of it (AppliedDelete); later ones that overlap it mask its rows, and Lookup names them in the snapshot of the
+//     segments. A worker reads the deletes before the rows, so a delete that it could not know has a higher number. A delete
+//     bumps the versions of its hours, and Commit refuses a segment that claims a delete which has not been made.
+//  11. A mark changes no answer: it says of a live segment which deletes and field rules have nothing to do in it. It raises
+//     AppliedDelete and adds rules, never the reverse, and bumps no version.
+//  12. Folders are declared before files are put into them, as long as the lease lives: whatever a worker leaves behind can be found.
+//  13. What is counted is counted in the commit: the rows that deletes left out (those of a segment only when it is removed), live
+//     segments, and cost. An answer that was lost and asked again counts once.
+//  14. A task that is asked for with a delay waits, and does not bring one that waits already further away. What was asked for
+//     while it was done waits for the delay that was asked for then.
 //
 // Receipts. An object is bucket, key and content tag. New content of a known key is the key's next revision; with
 // Notice.Replace its commit supersedes the older revisions: their rows are masked in every segment that holds them (and in
 // those that compaction makes later) in the same transaction. A replay of an object that brought rows is a next revision
 // as well, whose commit masks the rows of the same content; one that brought none is another try of the same receipt. Work on
-// a superseded receipt cannot be committed, and its task vanishes.
+// a superseded receipt cannot be committed, and its task vanishes. A receipt knows when its key was first received, or written if
+// that is earlier: a delete made later reaches all of its revisions, so that a replay brings nothing back.
 //
 // No transaction is open while objects are read or written, claims never wait for each other, and every statement is bounded
 // and ordered and names the index that serves it.
