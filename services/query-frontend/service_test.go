@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/index/indextest"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	queryv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/query/v1"
+	workerv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1"
 	queryfrontend "github.com/lakerunner/lakerunner/services/query-frontend"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/workertest"
 	"github.com/lakerunner/lakerunner/services/query-frontend/querytest"
@@ -40,6 +42,7 @@ type process struct {
 	*workertest.Lake
 	http string
 	conn *grpc.ClientConn
+	gate atomic.Pointer[gate]
 }
 
 func secretOf(organization lake.Organization) string { return "lr_secret_of_" + string(organization) }
@@ -62,7 +65,7 @@ func start(t *testing.T) *process {
 	p := &process{Lake: workertest.NewLake(indextest.New(t))}
 	var workers []queryfrontend.Worker
 	for i := range 2 {
-		worker := &workertest.Worker{Store: p.Store}
+		worker := &workertest.Worker{Store: p.Store, Before: p.pass}
 		workers = append(workers, queryfrontend.Worker{Name: fmt.Sprintf("worker-%d", i), Conn: worker.Dial(t)})
 	}
 	frontend, err := queryfrontend.New(queryfrontend.Config{TailInterval: 10 * time.Millisecond},
@@ -526,11 +529,85 @@ func TestMissingSegmentIsToldToTheUser(t *testing.T) {
 	from := time.Now().Add(-10 * time.Minute).Truncate(time.Second)
 	segments := p.Ingest(t, "acme", marked("alpha", from, 10))
 	p.Store.Remove(segments[0].Key)
-	_, err := queryv1.NewQueryServiceClient(p.conn).QuerySamples(as(t.Context(), "acme"), &queryv1.QuerySamplesRequest{
-		Query: `count_over_time({service_name=~".+"}[1h])`, End: timestamppb.New(from.Add(time.Minute)),
-	})
-	if !errors.Is(err, fault.MissingSegment) {
-		t.Errorf("error %v", err)
+	client := queryv1.NewQueryServiceClient(p.conn)
+	answers := map[string]func() error{
+		"samples": func() error {
+			_, err := client.QuerySamples(as(t.Context(), "acme"), &queryv1.QuerySamplesRequest{
+				Query: `count_over_time({service_name=~".+"}[1h])`, End: timestamppb.New(from.Add(time.Minute)),
+			})
+			return err
+		},
+		"lines": func() error {
+			_, err := drain(client.QueryLogs(as(t.Context(), "acme"), &queryv1.QueryLogsRequest{
+				Query: `{service_name=~".+"}`, Start: timestamppb.New(from), End: timestamppb.New(from.Add(time.Minute)),
+			}))
+			return err
+		},
+		"series": func() error {
+			_, err := client.ListSeries(as(t.Context(), "acme"), &queryv1.ListSeriesRequest{Start: timestamppb.New(from), End: timestamppb.New(from.Add(time.Minute))})
+			return err
+		},
+	}
+	for name, ask := range answers {
+		if err := ask(); !errors.Is(err, fault.MissingSegment) || !strings.Contains(err.Error(), segments[0].Key) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+func TestQueryEndsWellOverSegmentsThatWereReplacedMeanwhile(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	from := time.Now().Add(-10 * time.Minute).Truncate(time.Second)
+	p.Ingest(t, "acme", marked("alpha", from, 10))
+	p.Ingest(t, "acme", marked("beta", from, 7))
+	began, goOn := p.hold()
+	type result struct {
+		count float64
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		got, err := queryv1.NewQueryServiceClient(p.conn).QuerySamples(as(t.Context(), "acme"), &queryv1.QuerySamplesRequest{
+			Query: `sum(count_over_time({service_name=~".+"}[1h]))`, End: timestamppb.New(from.Add(time.Minute)),
+		})
+		if err != nil || len(got.GetSeries()) != 1 {
+			done <- result{err: errors.Join(err, fmt.Errorf("%d series", len(got.GetSeries())))}
+			return
+		}
+		done <- result{count: got.GetSeries()[0].GetSamples()[0].GetValue()}
+	}()
+	<-began
+	p.Merge(t, "acme")
+	goOn()
+	if got := <-done; got.err != nil || got.count != 17 {
+		t.Errorf("counted %v, error %v", got.count, got.err)
+	}
+}
+
+// What ingest commits is merged away before the tail looks again.
+func TestTailMissesNothingThatWasMergedMeanwhile(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	from := time.Now().Add(-10 * time.Minute).Truncate(time.Second)
+	rows := marked("alpha", from, 30)
+	p.Ingest(t, "acme", rows[:5])
+	p.Merge(t, "acme")
+	tail := p.follow(t, "acme", `{service_name="alpha-service"} |= "line"`, from)
+	tail.read(t, 5)
+	began, goOn := p.hold()
+	p.Ingest(t, "acme", rows[5:10])
+	<-began // the tail is busy with these
+	p.Ingest(t, "acme", rows[10:20])
+	p.Merge(t, "acme")
+	goOn()
+	tail.read(t, 20)
+	p.Ingest(t, "acme", rows[20:])
+	tail.read(t, 30)
+	for i, line := range tail.lines {
+		if line != rows[i].Line {
+			t.Errorf("line %d is %q, want %q", i, line, rows[i].Line)
+		}
 	}
 }
 
@@ -540,45 +617,86 @@ func TestTailAnswersEachRowOnceInOrder(t *testing.T) {
 	from := time.Now().Add(-10 * time.Minute).Truncate(time.Second)
 	rows := marked("alpha", from, 30)
 	p.Ingest(t, "acme", rows[:10])
-	conn, err := p.tail(t, "acme", `{service_name="alpha-service"} |= "line"`, from)
+	tail := p.follow(t, "acme", `{service_name="alpha-service"} |= "line"`, from)
+	tail.read(t, 10)
+	p.Ingest(t, "acme", rows[10:15])
+	tail.read(t, 15)
+	p.Ingest(t, "other", marked("omega", from, 5))
+	p.Ingest(t, "acme", rows[20:])
+	tail.read(t, 25)
+	p.Ingest(t, "acme", rows[15:20]) // older rows that come late
+	tail.read(t, 30)
+	for i, n := range []int{0, 9, 10, 14, 20, 29, 15, 19} {
+		at := []int{0, 9, 10, 14, 15, 24, 25, 29}[i]
+		if want := rows[n].Line; tail.lines[at] != want {
+			t.Errorf("line %d is %q, want %q", at, tail.lines[at], want)
+		}
+	}
+}
+
+// following is a tail and the lines that it has answered.
+type following struct {
+	conn  *websocket.Conn
+	lines []string
+}
+
+func (p *process) follow(t *testing.T, o lake.Organization, query string, from time.Time) *following {
+	t.Helper()
+	conn, err := p.tail(t, o, query, from)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = conn.Close() }()
-	var got []string
-	read := func(until int) {
-		t.Helper()
-		for len(got) < until {
-			if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
-				t.Fatal(err)
-			}
-			var message struct {
-				Streams []struct {
-					Values [][]any `json:"values"`
-				} `json:"streams"`
-			}
-			if err := conn.ReadJSON(&message); err != nil {
-				t.Fatalf("after %d lines: %v", len(got), err)
-			}
-			for _, stream := range message.Streams {
-				for _, value := range stream.Values {
-					got = append(got, value[1].(string))
-				}
+	t.Cleanup(func() { _ = conn.Close() })
+	return &following{conn: conn}
+}
+
+// read waits until there are so many lines.
+func (f *following) read(t *testing.T, until int) {
+	t.Helper()
+	for len(f.lines) < until {
+		if err := f.conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		var message struct {
+			Streams []struct {
+				Values [][]any `json:"values"`
+			} `json:"streams"`
+		}
+		if err := f.conn.ReadJSON(&message); err != nil {
+			t.Fatalf("after %d lines: %v", len(f.lines), err)
+		}
+		for _, stream := range message.Streams {
+			for _, value := range stream.Values {
+				f.lines = append(f.lines, value[1].(string))
 			}
 		}
 	}
-	read(10)
-	p.Ingest(t, "acme", rows[10:15])
-	read(15)
-	p.Ingest(t, "other", marked("omega", from, 5))
-	p.Ingest(t, "acme", rows[20:])
-	read(25)
-	p.Ingest(t, "acme", rows[15:20]) // older rows that come late
-	read(30)
-	for i, n := range []int{0, 9, 10, 14, 20, 29, 15, 19} {
-		at := []int{0, 9, 10, 14, 15, 24, 25, 29}[i]
-		if want := rows[n].Line; got[at] != want {
-			t.Errorf("line %d is %q, want %q", at, got[at], want)
-		}
+}
+
+// pass lets scans through, unless they are held.
+func (p *process) pass(ctx context.Context, _ *workerv1.ScanRequest) error {
+	gate := p.gate.Load()
+	if gate == nil {
+		return nil
 	}
+	select {
+	case gate.began <- struct{}{}:
+	default:
+	}
+	select {
+	case <-gate.open:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// gate holds scans.
+type gate struct{ began, open chan struct{} }
+
+// hold keeps scans waiting from now on: began tells of the first one, goOn lets them go.
+func (p *process) hold() (began <-chan struct{}, goOn func()) {
+	g := &gate{began: make(chan struct{}, 1), open: make(chan struct{})}
+	p.gate.Store(g)
+	return g.began, func() { p.gate.Store(nil); close(g.open) }
 }

@@ -235,6 +235,44 @@ func TestMissingSegmentIsAnErrorOfItsOwn(t *testing.T) {
 	}
 }
 
+func TestScansCarryTheDeletesThatMayMaskTheirSegments(t *testing.T) {
+	t.Parallel()
+	l := setup(t, 1)
+	first := l.segments[0].FirstTime
+	for i := range l.segments {
+		l.segments[i].AppliedDelete = 2
+	}
+	l.segments[1].Identified, l.segments[1].Lease = true, "lease"
+	everything := func(id lake.DeleteID) lake.Delete {
+		return lake.Delete{ID: id, Signal: lake.SignalLogs, Selector: `{a="b"}`, Start: first.Add(-time.Hour), End: first.Add(24 * time.Hour)}
+	}
+	past, spans := everything(4), everything(5)
+	past.End = first.Add(-30 * time.Minute)
+	spans.Signal = lake.SignalSpans
+	err := l.fan(fan.Options{}).Run(t.Context(), fan.Scan{
+		Organization: "acme", Segments: l.segments[:2], Deletes: []lake.Delete{everything(2), everything(3), past, spans},
+		Fragment: func(req *workerv1.ScanRequest) {
+			req.Fragment = &workerv1.ScanRequest_LogCatalogue{LogCatalogue: &workerv1.LogCatalogue{Start: timestamppb.New(first), End: timestamppb.New(first)}}
+		},
+		NewDecoder: func([]lake.Segment) fan.Decoder { return &counter{} },
+		Done:       func(fan.Decoder) error { return nil },
+		Tally:      fan.NewTally(0),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, req := range l.workers[0].Scans() {
+		if d := req.GetDeletes(); len(d) != 1 || d[0].GetDeleteId() != 3 || d[0].GetSelector() != `{a="b"}` {
+			t.Errorf("deletes %v", d)
+		}
+		for _, s := range req.GetSegments() {
+			if s.GetAppliedDelete() != 2 || s.GetIdentified() != (s.GetSegmentId() == "2") || s.GetIdentified() && s.GetLease() != "lease" {
+				t.Errorf("segment %v", s)
+			}
+		}
+	}
+}
+
 func TestCancellationReachesEveryScan(t *testing.T) {
 	t.Parallel()
 	l := setup(t, 3)

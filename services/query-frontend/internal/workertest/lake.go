@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
+	"sort"
 	"sync"
 	"testing"
 	"time"
@@ -28,10 +30,13 @@ type Lake struct {
 
 	mu      sync.Mutex
 	objects int
+	sources map[string][]lake.ReceiptID // by key of the segment
 }
 
 // NewLake returns a lake without segments.
-func NewLake(ix *index.Index) *Lake { return &Lake{Index: ix, Store: NewStore()} }
+func NewLake(ix *index.Index) *Lake {
+	return &Lake{Index: ix, Store: NewStore(), sources: map[string][]lake.ReceiptID{}}
+}
 
 // Ingest brings rows as one source object: a segment for each hour, committed as ingest does.
 func (l *Lake) Ingest(t testing.TB, organization lake.Organization, rows []querytest.Row) []lake.Segment {
@@ -54,11 +59,70 @@ func (l *Lake) Ingest(t testing.TB, organization lake.Organization, rows []query
 		segment := l.Store.PutAt(lake.SegmentKey(organization, lake.SignalLogs, w, lease.ID, n), organization, byHour[w])
 		segment.Window, segment.Sources, segment.FormatVersion = w, []lake.ReceiptID{receipt}, 1
 		edit.Add = append(edit.Add, segment)
+		edit.Next = append(edit.Next, lake.Task{Kind: lake.TaskCompact, Organization: organization, Signal: lake.SignalLogs, Window: w})
 	}
 	if err := l.Index.Commit(t.Context(), lease, edit); err != nil {
 		t.Fatal(err)
 	}
+	l.remember(edit.Add)
 	return edit.Add
+}
+
+func (l *Lake) remember(segments []lake.Segment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range segments {
+		l.sources[s.Key] = s.Sources
+	}
+}
+
+func (l *Lake) sourcesOf(key string) []lake.ReceiptID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sources[key]
+}
+
+// Merge replaces the segments of an organization in hours in which ingest has added some, as compaction does: by one of level 1 for each hour. The old
+// ones' objects stay.
+func (l *Lake) Merge(t testing.TB, organization lake.Organization) {
+	t.Helper()
+	for {
+		lease, err := l.Index.Claim(t.Context(), index.Batch{Kind: lake.TaskCompact})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lease == nil {
+			return
+		}
+		edit := lake.Edit{Rewrite: true}
+		for _, task := range lease.Tasks {
+			l.merge(t, lease.ID, task.Window, &edit, organization)
+		}
+		if err := l.Index.Commit(t.Context(), lease, edit); err != nil {
+			t.Fatal(err)
+		}
+		l.remember(edit.Add)
+	}
+}
+
+func (l *Lake) merge(t testing.TB, lease lake.LeaseID, w lake.Window, edit *lake.Edit, organization lake.Organization) {
+	t.Helper()
+	found, err := l.Index.Lookup(t.Context(), index.Query{Organization: organization, Signal: lake.SignalLogs, Start: w.Start, End: w.End()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []querytest.Row
+	var sources []lake.ReceiptID
+	for _, s := range found.Segments {
+		edit.Remove = append(edit.Remove, s.ID)
+		rows = append(rows, l.Store.rowsOf(s.Key)...)
+		sources = append(sources, l.sourcesOf(s.Key)...)
+	}
+	sort.SliceStable(rows, func(i, j int) bool { return rows[i].Time.Before(rows[j].Time) })
+	slices.Sort(sources)
+	segment := l.Store.PutAt(lake.SegmentKey(organization, lake.SignalLogs, w, lease, len(edit.Add)), organization, rows)
+	segment.Window, segment.Sources, segment.FormatVersion, segment.Level = w, slices.Compact(sources), 1, 1
+	edit.Add = append(edit.Add, segment)
 }
 
 // Pending leaves an object received but not ingested.

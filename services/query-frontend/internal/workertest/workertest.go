@@ -72,6 +72,12 @@ func (s *Store) PutAt(key string, organization lake.Organization, rows []queryte
 	return segment
 }
 
+func (s *Store) rowsOf(key string) []querytest.Row {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rows[key].rows
+}
+
 // Remove loses a segment.
 func (s *Store) Remove(key string) {
 	s.mu.Lock()
