@@ -10,27 +10,32 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 )
 
-// TestNothingIsLostOrDoubled lets workers that die, fail, answer late and compact run against senders that repeat, rewrite and
-// replay, and then counts: of every key the newest content's rows are visible, once.
+// TestNothingIsLostOrDoubled lets workers that die, fail, answer late, compact and mark run against senders that repeat, rewrite and
+// replay, others who delete, and readers. At any time no key is visible twice, and none that was deleted before one looked. In the
+// end the newest content's rows of every key that was not deleted are visible, once.
 func TestNothingIsLostOrDoubled(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			l := setup(t)
 			s := &storm{lab: l, seed: seed}
-			const senders, workers = 3, 6
+			const senders, workers, readers = 3, 6, 1
 			s.sending.Store(senders)
-			l.wantNone(l.together(senders+workers, func(i int) error {
+			l.wantNone(l.together(senders+workers+readers, func(i int) error {
 				r := rand.New(rand.NewPCG(seed, uint64(i)))
 				if i < senders {
 					defer s.sending.Add(-1)
 					return s.send(r, i)
+				}
+				if i < senders+readers {
+					return s.read()
 				}
 				return s.work(r)
 			}))
@@ -57,7 +62,7 @@ func (s *storm) send(r *rand.Rand, sender int) error {
 	for round := range stormSends {
 		var batch []index.Notice
 		for range 1 + r.IntN(6) {
-			key := fmt.Sprintf("%d/%02d", sender, r.IntN(stormKeys))
+			key := fmt.Sprintf("%d/%02d", sender, r.IntN(min(stormKeys, round+2))) // some are new when a delete was made
 			batch = append(batch, replacing(key, fmt.Sprintf("%04d", round)))
 		}
 		for range 1 + r.IntN(2) {
@@ -70,11 +75,96 @@ func (s *storm) send(r *rand.Rand, sender int) error {
 				return fmt.Errorf("replay: %w", err)
 			}
 		}
+		if r.IntN(6) == 0 {
+			d := deletion(fmt.Sprintf("%d/%02d", sender, r.IntN(stormKeys)))
+			if _, err := s.CreateDelete(ctx, d); err != nil {
+				return fmt.Errorf("delete: %w", err)
+			}
+		}
 		if err := s.Enqueue(ctx, []lake.Task{window(hour)}); err != nil {
 			return fmt.Errorf("enqueue: %w", err)
 		}
 	}
 	return nil
+}
+
+// reaches says whether a delete, whose selector is a key here, takes the row of a receipt.
+func reaches(d lake.Delete, key string, received time.Time) bool {
+	return d.Selector == key && !received.After(d.CreatedAt)
+}
+
+// origin is where a row came from.
+type origin struct {
+	key      string
+	received time.Time
+}
+
+// origins reads where the row of each source came from.
+func (s *storm) origins(ctx context.Context) (map[lake.ReceiptID]origin, error) {
+	rows, err := s.sql.Query(ctx, "SELECT id, key, min(created_at) OVER (PARTITION BY key) FROM receipts")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	origins := map[lake.ReceiptID]origin{}
+	for rows.Next() {
+		var id lake.ReceiptID
+		var o origin
+		if err := rows.Scan(&id, &o.key, &o.received); err != nil {
+			return nil, err
+		}
+		origins[id] = o
+	}
+	return origins, rows.Err()
+}
+
+// read looks again and again, as a query does.
+func (s *storm) read() error {
+	ctx := context.Background()
+	for s.sending.Load() > 0 {
+		known, _, err := s.Deletes(ctx, index.DeleteQuery{Organization: acme})
+		if err != nil {
+			return err
+		}
+		if _, err := s.seen(ctx, known); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seen returns the keys that a query sees, and the sources that it sees them by. No key may be there twice, and none that one
+// of the deletes took which were known before.
+func (s *storm) seen(ctx context.Context, known []lake.Delete) (map[string]lake.ReceiptID, error) {
+	answer, err := s.Lookup(ctx, index.Query{Organization: acme, Signal: lake.SignalLogs, Start: hour.Start, End: hour.End()})
+	if err != nil {
+		return nil, err
+	}
+	origins, err := s.origins(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keys := map[string]lake.ReceiptID{}
+	for _, segment := range answer.Segments {
+		sources, err := s.kept(ctx, segment)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range sources {
+			o := origins[id]
+			if slices.ContainsFunc(answer.Deletes, func(d lake.Delete) bool { return d.ID > segment.AppliedDelete && reaches(d, o.key, o.received) }) {
+				continue
+			}
+			if other, double := keys[o.key]; double {
+				return nil, fmt.Errorf("key %s is visible by receipts %d and %d", o.key, other, id)
+			}
+			if slices.ContainsFunc(known, func(d lake.Delete) bool { return reaches(d, o.key, o.received) }) {
+				return nil, fmt.Errorf("key %s is visible by receipt %d, but was deleted before", o.key, id)
+			}
+			keys[o.key] = id
+		}
+	}
+	return keys, nil
 }
 
 // work does what is there, badly.
@@ -97,7 +187,7 @@ func (s *storm) workOnce(r *rand.Rand, batch index.Batch) error {
 	if err != nil || lease == nil {
 		return err
 	}
-	edit, err := s.edit(ctx, lease)
+	edit, err := s.edit(ctx, r, lease)
 	if err != nil {
 		return err
 	}
@@ -135,24 +225,84 @@ func (s *storm) tolerate(err error, lease *lake.Lease) error {
 	return err
 }
 
-// edit is one row a receipt for ingest, and one segment of all that is there for compaction.
-func (s *storm) edit(ctx context.Context, lease *lake.Lease) (lake.Edit, error) {
+// edit is one row a receipt for ingest, and one segment of all that is there for compaction, or marks.
+func (s *storm) edit(ctx context.Context, r *rand.Rand, lease *lake.Lease) (lake.Edit, error) {
 	if lease.Kind == lake.TaskIngest {
-		return whole(lease), nil
+		return s.ingest(ctx, lease)
 	}
-	answer, err := s.Lookup(ctx, index.Query{Organization: acme, Signal: lake.SignalLogs, Start: hour.Start, End: hour.End()})
-	if err != nil || len(answer.Segments) < 2 {
+	state, err := s.Window(ctx, acme, lake.SignalLogs, hour)
+	if err != nil {
 		return lake.Edit{}, err
 	}
-	edit := lake.Edit{Rewrite: true}
+	origins, err := s.origins(ctx)
+	if err != nil {
+		return lake.Edit{}, err
+	}
+	if r.IntN(3) == 0 {
+		return marks(state, origins), nil
+	}
+	return merged(lease, state, origins)
+}
+
+// ingest reads the deletes after the claim, as an ingestor does, and leaves out what they reach.
+func (s *storm) ingest(ctx context.Context, lease *lake.Lease) (lake.Edit, error) {
+	deletes, latest, err := s.Deletes(ctx, index.DeleteQuery{Organization: acme})
+	if err != nil {
+		return lake.Edit{}, err
+	}
+	var edit lake.Edit
 	var sources []lake.ReceiptID
-	for _, segment := range answer.Segments {
-		edit.Remove = append(edit.Remove, segment.ID)
-		kept, err := s.kept(ctx, segment)
-		if err != nil {
-			return lake.Edit{}, err
+	for _, receipt := range lease.Receipts {
+		outcome := done(receipt.ID)
+		hit := slices.IndexFunc(deletes, func(d lake.Delete) bool { return reaches(d, receipt.Object.Key, receipt.ReceivedAt) })
+		if hit < 0 {
+			sources = append(sources, receipt.ID)
+		} else {
+			outcome.RowsOut = 0
+			edit.Deleted = append(edit.Deleted, lake.DeletedRows{Delete: deletes[hit].ID, Source: receipt.ID, Rows: 1})
 		}
-		sources = append(sources, kept...)
+		edit.Outcomes = append(edit.Outcomes, outcome)
+	}
+	if len(sources) > 0 {
+		edit.Add = []lake.Segment{segment(lease, 0, hour, sources...)}
+		edit.Add[0].AppliedDelete = latest
+	}
+	return edit, nil
+}
+
+// marks says of segments that no delete reaches that all deletes were applied to them.
+func marks(state index.WindowState, origins map[lake.ReceiptID]origin) lake.Edit {
+	var edit lake.Edit
+	for _, segment := range state.Segments {
+		touched := slices.ContainsFunc(segment.Sources, func(id lake.ReceiptID) bool { return taker(state.Deletes, segment, origins[id]) >= 0 })
+		if !touched {
+			edit.Marks = append(edit.Marks, lake.Mark{Segment: segment.ID, AppliedDelete: state.Latest, Rules: []string{"drop:a"}})
+		}
+	}
+	return edit
+}
+
+// taker finds the delete that takes a row which is in a segment; -1: none.
+func taker(deletes []lake.Delete, segment lake.Segment, o origin) int {
+	return slices.IndexFunc(deletes, func(d lake.Delete) bool { return d.ID > segment.AppliedDelete && reaches(d, o.key, o.received) })
+}
+
+// merged is one segment of all that is there, without what is masked or deleted.
+func merged(lease *lake.Lease, state index.WindowState, origins map[lake.ReceiptID]origin) (lake.Edit, error) {
+	edit := lake.Edit{Rewrite: true, Expect: []lake.WindowVersion{state.Version}}
+	var sources []lake.ReceiptID
+	for _, segment := range state.Segments {
+		edit.Remove = append(edit.Remove, segment.ID)
+		for _, id := range segment.Sources {
+			if slices.Contains(segment.MaskedSources, id) {
+				continue
+			}
+			if hit := taker(state.Deletes, segment, origins[id]); hit >= 0 {
+				edit.Deleted = append(edit.Deleted, lake.DeletedRows{Delete: state.Deletes[hit].ID, Source: id, Segment: segment.ID, Rows: 1})
+				continue
+			}
+			sources = append(sources, id)
+		}
 	}
 	slices.Sort(sources)
 	if len(slices.Compact(slices.Clone(sources))) != len(sources) {
@@ -160,6 +310,7 @@ func (s *storm) edit(ctx context.Context, lease *lake.Lease) (lake.Edit, error) 
 	}
 	if len(sources) > 0 {
 		edit.Add = []lake.Segment{segment(lease, 0, hour, sources...)}
+		edit.Add[0].Level, edit.Add[0].AppliedDelete = 1, state.Latest
 	}
 	return edit, nil
 }
@@ -182,7 +333,25 @@ func (s *storm) settle() {
 	s.exec("UPDATE leases SET expires_at = clock_timestamp() WHERE state = 'live'")
 	for s.number("SELECT count(*) FROM tasks WHERE kind = 'ingest'")+s.number("SELECT count(*) FROM leases WHERE state = 'live'") > 0 {
 		s.hurry()
-		s.ingestAll()
+		s.drain()
+	}
+}
+
+// drain ingests until nothing is left.
+func (s *storm) drain() {
+	for {
+		lease, err := s.Claim(s.Context(), ingest)
+		if err != nil {
+			s.Fatal(err)
+		}
+		if lease == nil {
+			return
+		}
+		edit, err := s.ingest(s.Context(), lease)
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.commit(lease, edit)
 	}
 }
 
@@ -195,18 +364,34 @@ func (s *storm) check(senders int) {
 	if newest == 0 || newest > senders*stormKeys {
 		s.Fatalf("%d keys", newest)
 	}
-	keys := map[string]lake.ReceiptID{}
-	for _, id := range s.visible(acme) {
+	deletes, _, err := s.Deletes(s.Context(), index.DeleteQuery{Organization: acme})
+	if err != nil {
+		s.Fatal(err)
+	}
+	keys, err := s.seen(s.Context(), deletes)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for key, id := range keys {
 		r := s.wantState(id, lake.ReceiptDone)
-		if other, double := keys[r.Object.Key]; double {
-			s.Errorf("key %s is visible by receipts %d and %d", r.Object.Key, other, id)
-		}
-		keys[r.Object.Key] = id
-		if later := s.number("SELECT count(*) FROM receipts WHERE key = $1 AND (revision > $2 OR tag > $3)", r.Object.Key, r.Revision, r.Object.Tag); later != 0 {
-			s.Errorf("key %s is visible by revision %d of content %s, of which there are %d later ones", r.Object.Key, r.Revision, r.Object.Tag, later)
+		if later := s.number("SELECT count(*) FROM receipts WHERE key = $1 AND (revision > $2 OR tag > $3)", key, r.Revision, r.Object.Tag); later != 0 {
+			s.Errorf("key %s is visible by revision %d of content %s, of which there are %d later ones", key, r.Revision, r.Object.Tag, later)
 		}
 	}
-	if len(keys) != newest {
-		s.Errorf("%d keys are visible, want %d", len(keys), newest)
+	origins, err := s.origins(s.Context())
+	if err != nil {
+		s.Fatal(err)
+	}
+	deleted := map[string]bool{}
+	for _, o := range origins {
+		if slices.ContainsFunc(deletes, func(d lake.Delete) bool { return reaches(d, o.key, o.received) }) {
+			deleted[o.key] = true
+		}
+	}
+	if len(keys)+len(deleted) != newest {
+		s.Errorf("%d keys are visible and %d deleted, want %d", len(keys), len(deleted), newest)
+	}
+	if n := s.number("SELECT count(*) - (SELECT sum(segments) FROM segment_totals) FROM segments WHERE removed_at IS NULL"); n != 0 {
+		s.Errorf("%d segments more than are counted", n)
 	}
 }
