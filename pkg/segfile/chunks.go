@@ -31,6 +31,7 @@ type shape struct {
 type place struct {
 	dictionary int64 // 0: none
 	data, end  int64
+	unpacked   int64
 	// low and high bound integers; low > high: not known.
 	low, high int64
 }
@@ -41,7 +42,10 @@ func ReadChunks(r io.ReaderAt, size int64) (*Chunks, error) {
 	if err != nil {
 		return nil, err
 	}
-	metadata := file.Metadata()
+	return chunksOf(file.Metadata(), size)
+}
+
+func chunksOf(metadata *format.FileMetaData, size int64) (*Chunks, error) {
 	c := &Chunks{size: size, columns: map[string]int{}}
 	for i, element := range metadata.Schema[1:] {
 		s := shape{optional: element.RepetitionType.Valid && element.RepetitionType.V == format.Optional}
@@ -71,7 +75,7 @@ func ReadChunks(r io.ReaderAt, size int64) (*Chunks, error) {
 }
 
 func placeOf(m *format.ColumnMetaData, size int64) (place, error) {
-	p := place{dictionary: m.DictionaryPageOffset, data: m.DataPageOffset, low: 1}
+	p := place{dictionary: m.DictionaryPageOffset, data: m.DataPageOffset, unpacked: m.TotalUncompressedSize, low: 1}
 	begin := p.data
 	if p.dictionary > 0 {
 		begin = p.dictionary

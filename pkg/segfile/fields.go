@@ -104,10 +104,13 @@ func (f *FieldRule) ofOrigin() bool {
 	return strings.HasPrefix(f.Name, fieldResource) || strings.HasPrefix(f.Name, fieldScope)
 }
 
+// ofAttribute reports whether the rule is for log attributes.
+func (f *FieldRule) ofAttribute() bool { return f.Name != fieldBody && !f.ofOrigin() }
+
 // changeAttributes applies the rules for log attributes.
 func changeAttributes(attributes []columns.Attribute, rules []FieldRule) []columns.Attribute {
 	for i := range rules {
-		if f := &rules[i]; f.Name != fieldBody && !f.ofOrigin() {
+		if f := &rules[i]; f.ofAttribute() {
 			attributes, _ = f.apply(attributes, f.Name)
 		}
 	}

@@ -120,5 +120,12 @@ func (r *MergeResult) Check() error {
 //
 // Rows with an identity are kept once, as columns.Logs.DropDoubles does it: doubles are looked for among rows that stay, and as field rules left them.
 func Merge(ctx context.Context, inputs []MergeInput, o MergeOptions) (MergeResult, error) {
-	return mergeInMemory(ctx, inputs, o)
+	m, err := newMerger(inputs, o)
+	if err != nil {
+		return MergeResult{}, err
+	}
+	if err := m.run(ctx); err != nil {
+		return MergeResult{}, err
+	}
+	return m.result, nil
 }

@@ -72,9 +72,11 @@ func (v *Vector) Text(row int) string {
 			return ""
 		}
 	}
-	b := v.data[v.offsets[row]:v.offsets[row+1]]
-	return unsafe.String(unsafe.SliceData(b), len(b))
+	return textOf(v.data[v.offsets[row]:v.offsets[row+1]])
 }
+
+// textOf is b as a text, for as long as b does not change.
+func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // Containing appends the rows whose text contains a needle, which is not empty, in ascending order.
 func (v *Vector) Containing(needle string, rows []int32) []int32 {
@@ -309,7 +311,7 @@ func (v *Vector) plain(s shape, b []byte, n int) error {
 			v.numbers = append(v.numbers, int64(b[i/8]>>(i%8)&1))
 		}
 	case format.FixedLenByteArray:
-		if n < 0 || len(b) < n*int(s.length) {
+		if s.length <= 0 || n < 0 || len(b) < n*int(s.length) {
 			return errDamaged
 		}
 		v.data = b
