@@ -30,8 +30,10 @@ func BenchmarkMerge(b *testing.B) {
 	for b.Loop() {
 		for start, inputs := range windows {
 			o := MergeOptions{
-				Meta:   Meta{Organization: "bench", Signal: lake.SignalLogs, Window: lake.WindowOf(start, time.Hour), Level: 1, Lease: "lease"},
-				Create: func(int) (io.Writer, io.Writer, func() error, error) { return io.Discard, io.Discard, func() error { return nil }, nil },
+				Meta: Meta{Organization: "bench", Signal: lake.SignalLogs, Window: lake.WindowOf(start, time.Hour), Level: 1, Lease: "lease"},
+				Create: func(int) (io.Writer, io.Writer, func() error, error) {
+					return io.Discard, io.Discard, func() error { return nil }, nil
+				},
 			}
 			r, err := Merge(b.Context(), inputs, o)
 			if err != nil {

@@ -65,8 +65,8 @@ type mergeSource struct {
 	hour   int64
 	last   sourceKey
 	// sum is that of the hashes of the rows read.
-	sum    uint64
-	scan   columns.LogRow
+	sum  uint64
+	scan columns.LogRow
 }
 
 // sourceRule is a RowRule with its verdicts on streams.

@@ -714,8 +714,8 @@ type textColumn struct {
 	closed bool
 	// nullable: the empty text is another than none.
 	nullable bool
-	blocks [][]byte
-	block  int
+	blocks   [][]byte
+	block    int
 }
 
 // hashAll returns the hashes of all values.
