@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package plan_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/services/compactor/internal/plan"
+)
+
+// check holds a plan to the invariants that every plan has.
+func check(t *testing.T, s plan.State, p plan.Policy, made plan.Plan) {
+	t.Helper()
+	if again := plan.Make(s, p); !cmp.Equal(made, again) {
+		t.Errorf("I1: the same state gives another plan: %s", cmp.Diff(made, again))
+	}
+	d := plan.Defaults()
+	used := map[lake.SegmentID]bool{}
+	total := int64(0)
+	for i, m := range made.Merges {
+		total += m.Bytes()
+		if len(m.Inputs) == 0 || len(m.Inputs) > d.FanIn || len(m.Inputs) > 1 && m.Bytes() > d.MergeBytes {
+			t.Errorf("I3: a merge of %d segments and %d bytes", len(m.Inputs), m.Bytes())
+		}
+		if i > 0 && total > d.LeaseBytes {
+			t.Errorf("I3: merges of %d bytes at once", total)
+		}
+		for _, in := range m.Inputs {
+			live := slices.ContainsFunc(s.Segments, func(s lake.Segment) bool { return s.ID == in.ID })
+			if used[in.ID] || !live {
+				t.Errorf("I2: segment %d is live: %t, used: %t", in.ID, live, used[in.ID])
+			}
+			used[in.ID] = true
+			inside := !in.Window.Start.Before(m.Window.Start) && !in.Window.End().After(m.Window.End())
+			if in.Bucket != m.Inputs[0].Bucket || !inside {
+				t.Errorf("I2: segment %d of bucket %s and window %v in a merge of %s and %v", in.ID, in.Bucket, in.Window, m.Inputs[0].Bucket, m.Window)
+			}
+			for _, rule := range m.Rules {
+				due := slices.ContainsFunc(p.Due(&in, s), func(r plan.Rule) bool { return r.Name == rule })
+				if !due && !slices.Contains(in.Rules, rule) {
+					t.Errorf("I7: outputs are said to have rule %s, which segment %d has not and is not due for", rule, in.ID)
+				}
+			}
+		}
+	}
+	if made.More && made.Again.IsZero() || !made.Again.IsZero() && made.Again.Before(s.Now) {
+		t.Errorf("I8: more is to be done, again at %s", made.Again)
+	}
+}
+
+// TestI1toI3HoldForAnyState plans for windows of random segments.
+func TestI1toI3HoldForAnyState(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(7, 7))
+	start := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	for range 400 {
+		s := plan.State{Window: lake.WindowOf(start, time.Hour), Latest: 5, Asked: rng.IntN(10) == 0}
+		if rng.IntN(3) == 0 {
+			s.Window = lake.WindowOf(start, 24*time.Hour)
+		}
+		s.Now = start.Add(time.Duration(rng.Int64N(int64(60 * time.Hour))))
+		s.Deletes = []lake.Delete{{ID: 5, Start: start, End: start.Add(time.Duration(rng.Int64N(int64(2 * time.Hour))))}}
+		for id := range rng.IntN(150) {
+			s.Segments = append(s.Segments, anySegment(rng, s, id))
+		}
+		p := plan.Policy{Format: 2, Rules: []plan.Rule{{Name: "hash:a", After: 20 * time.Hour}, {Name: "expire:b", After: 40 * time.Hour, Expires: true}}}
+		check(t, s, p, plan.Make(s, p))
+	}
+}
+
+func anySegment(rng *rand.Rand, s plan.State, id int) lake.Segment {
+	window := lake.WindowOf(s.Window.Start.Add(time.Duration(rng.Int64N(int64(s.Window.Length)))), time.Hour)
+	if s.Window.Length > time.Hour && rng.IntN(8) == 0 {
+		window = s.Window
+	}
+	made := lake.Segment{
+		ID: lake.SegmentID(id + 1), Window: window, Bucket: fmt.Sprint("b", rng.IntN(8)/7), Level: rng.IntN(4), Bytes: 1 << rng.IntN(29),
+		FirstTime: window.Start, LastTime: window.End().Add(-1), FormatVersion: 1 + min(1, rng.IntN(9)), AppliedDelete: lake.DeleteID(rng.IntN(2) * 5),
+		CreatedAt: s.Now.Add(-time.Duration(rng.Int64N(int64(3 * time.Hour)))), Identified: rng.IntN(3) == 0, Lease: lake.LeaseID(fmt.Sprint(rng.IntN(3))),
+	}
+	if rng.IntN(4) == 0 {
+		made.Rules = []string{"hash:a"}
+	}
+	if rng.IntN(9) == 0 {
+		made.MaskedSources = []lake.ReceiptID{1}
+	}
+	return made
+}
