@@ -3,6 +3,8 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +20,13 @@ type RetentionPolicy struct {
 	// Resolution limits the policy to rollups of that interval. Zero: rows of every resolution.
 	Resolution time.Duration
 	Keep       time.Duration
+}
+
+// ID names the policy in the rules of segments that compaction applied it to: rows that it lets go are not in them. It has no
+// characters but letters, digits, colons and what durations have; another selector, resolution or time is another policy.
+func (p RetentionPolicy) ID() string {
+	sum := sha256.Sum256([]byte(p.Resolution.String() + " " + p.Selector))
+	return "expire:" + p.Keep.String() + ":" + hex.EncodeToString(sum[:8])
 }
 
 // FieldAction is what becomes of a field.
