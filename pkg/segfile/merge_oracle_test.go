@@ -17,6 +17,7 @@ import (
 type allRows struct {
 	result  MergeResult
 	logs    *columns.Logs
+	before  []uint64 // hashes of rows as they were read
 	deleted map[DeletedRows]int64
 }
 
@@ -34,15 +35,21 @@ func mergeInMemory(ctx context.Context, inputs []MergeInput, o MergeOptions) (Me
 	for i := range rows {
 		rows[i] = uint32(i)
 	}
-	var before, after uint64
-	for _, row := range rows {
-		before += m.logs.RowHash(int(row))
+	for _, hash := range m.before {
+		m.result.HashLeft += hash
 	}
 	rows, m.result.Deduplicated = m.logs.DropDoubles(rows)
+	after := uint64(0)
 	for _, row := range rows {
-		after += m.logs.RowHash(int(row))
+		hash, before := m.logs.RowHash(int(row)), m.before[row]
+		after += hash
+		m.result.HashLeft -= before
+		if hash != before {
+			m.result.Changed++
+			m.result.HashBefore += before
+			m.result.HashAfter += hash
+		}
 	}
-	m.result.HashLeft += before - after
 	m.logs.Sort(rows)
 	m.result.RowsOut, m.result.HashOut = int64(len(rows)), after
 	for key, n := range m.deleted {
@@ -103,11 +110,7 @@ func (m *allRows) row(n int, in *MergeInput, l *columns.Logs, i int, row *column
 		row.Body, row.BodyKind = changeBody(row.Body, row.BodyKind, in.Fields)
 		row.Attributes = changeAttributes(row.Attributes, in.Fields)
 		m.logs.Append(row)
-		if after := m.logs.RowHash(m.logs.Len() - 1); after != hash {
-			m.result.Changed++
-			m.result.HashBefore += hash
-			m.result.HashAfter += after
-		}
+		m.before = append(m.before, hash)
 		return
 	}
 	m.result.HashLeft += hash

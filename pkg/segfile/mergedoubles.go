@@ -5,7 +5,6 @@ package segfile
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"slices"
 	"unsafe"
 
@@ -50,7 +49,7 @@ func (m *merger) findDoubles(ctx context.Context) error {
 		}
 	}
 	for _, s := range m.sources {
-		s.group = -1
+		s.group, s.row, s.rows = -1, 0, 0 // from the beginning
 	}
 	return nil
 }
@@ -68,7 +67,7 @@ func (m *merger) findDoublesOfHour(ctx context.Context, groups []groupOf) error 
 		}
 		s := g.source
 		if err := s.load(g.group); err != nil {
-			return fmt.Errorf("merge %s: %w", s.Name, err)
+			return s.failed(err)
 		}
 		for row := range s.rows {
 			if s.gone[row] != ReasonNone {

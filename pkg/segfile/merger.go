@@ -64,7 +64,7 @@ func newMerger(inputs []MergeInput, o MergeOptions) (*merger, error) {
 	for i := range inputs {
 		s, err := openSource(m, &inputs[i], i)
 		if err != nil {
-			return nil, fmt.Errorf("merge %s: %w", inputs[i].Name, err)
+			return nil, inputs[i].failed(err)
 		}
 		m.sources = append(m.sources, s)
 		m.rows += s.catalogue.Rows
@@ -81,6 +81,14 @@ func newMerger(inputs []MergeInput, o MergeOptions) (*merger, error) {
 	m.planKeys()
 	m.planTables()
 	return m, nil
+}
+
+// failed says which input an error is of.
+func (in *MergeInput) failed(err error) error {
+	if in.Name == "" {
+		return err
+	}
+	return fmt.Errorf("merge %s: %w", in.Name, err)
 }
 
 // mergeOverhead is about what an output takes: a row group by column, encoded, and its token filter.
@@ -327,7 +335,7 @@ func (m *merger) advance(ctx context.Context, s *mergeSource) error {
 			return s.checkSum()
 		}
 		if err != nil {
-			return fmt.Errorf("merge %s: %w", s.Name, err)
+			return s.failed(err)
 		}
 		s.account(&m.result)
 	}
@@ -336,7 +344,7 @@ func (m *merger) advance(ctx context.Context, s *mergeSource) error {
 // checkSum compares the rows that were read with the input's catalogue.
 func (s *mergeSource) checkSum() error {
 	if s.sum != s.catalogue.RowHash {
-		return fmt.Errorf("merge %s: rows have the hash %x, the catalogue has %x: %w", s.Name, s.sum, s.catalogue.RowHash, errDamaged)
+		return s.failed(fmt.Errorf("rows have the hash %x, the catalogue has %x: %w", s.sum, s.catalogue.RowHash, errDamaged))
 	}
 	return nil
 }

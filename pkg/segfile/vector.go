@@ -127,10 +127,22 @@ func (v *Vector) Read(r io.ReaderAt, c *Chunks, group int, column string) error 
 		v.number(nil)
 		return nil
 	}
-	if err := v.read(r, c.shapes[i], c.places[group*len(c.shapes)+i]); err != nil {
+	if err := v.readSafely(r, c.shapes[i], c.places[group*len(c.shapes)+i]); err != nil {
 		return fmt.Errorf("read column %s of segment: %w", column, err)
 	}
 	return nil
+}
+
+// readSafely makes an error of the panics that damaged pages cause in parquet-go's decoders.
+func (v *Vector) readSafely(r io.ReaderAt, s shape, p place) (err error) {
+	defer damagedPanic(&err)
+	return v.read(r, s, p)
+}
+
+func damagedPanic(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: %v", errDamaged, p)
+	}
 }
 
 func (v *Vector) read(r io.ReaderAt, s shape, p place) error {

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -141,7 +142,9 @@ func (v *verifier) addGroup(l *columns.Logs) {
 		}
 	}
 	for id, n := range counts {
-		v.attributes[l.Key(columns.KeyID(id))] += n
+		key := l.Key(columns.KeyID(id))
+		key.Name = strings.Clone(key.Name) // the next row group takes its place
+		v.attributes[key] += n
 	}
 	if columns.HourOf(g.First) != columns.HourOf(g.Last) {
 		v.problem("row group %d has rows of two hours", v.group)

@@ -214,17 +214,19 @@ func newLogWriter(parquet io.Writer, l *columns.Logs, s *survey, level zstd.Enco
 	return w, err
 }
 
-// compression is cheap for segments that will soon be merged: on 3 M lines the better level takes 0.8 us a row more, and 8 percent fewer bytes.
+// compression is cheap for segments that will soon be merged: on 3 M lines the better level takes 0.75 us a row more, and 7 percent fewer bytes of
+// bodies. The levels between and above them cost more than they give on log lines: the default one is slower than the fastest and makes larger pages, the
+// best takes seven times as long as the better one for 0.2 percent.
 func compression(level int) zstd.EncoderLevel {
 	if level == 0 {
-		return zstd.SpeedDefault
+		return zstd.SpeedFastest
 	}
 	return zstd.SpeedBetterCompression
 }
 
 func newEncoder(level zstd.EncoderLevel) (*zstd.Encoder, error) {
 	return zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1),
-		zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(1<<20))
+		zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(rowGroupBytes))
 }
 
 func (w *logWriter) writeGroup(rows []uint32, g RowGroup) error {
