@@ -17,6 +17,8 @@ type Config struct {
 	CacheSize int64 `yaml:"cache_size"`
 	// CatalogueMemory bounds the sidecars that are kept parsed. Zero: 256 MiB.
 	CatalogueMemory int64 `yaml:"catalogue_memory"`
+	// ColumnMemory bounds the columns of row groups that are kept decompressed between scans. Zero: 256 MiB. Negative: none are.
+	ColumnMemory int64 `yaml:"column_memory"`
 	// EngineMemory is DuckDB's limit; the process takes up to a quarter of it more. Zero: 1 GiB.
 	EngineMemory int64 `yaml:"engine_memory"`
 	// SpillSize bounds what DuckDB writes to disk when memory does not do. Zero: 10 GiB.
@@ -43,6 +45,7 @@ func (c Config) withDefaults() Config {
 	c.Dir = cmp.Or(c.Dir, filepath.Join(os.TempDir(), "lakerunner-worker"))
 	c.CacheSize = cmp.Or(c.CacheSize, 20<<30)
 	c.CatalogueMemory = cmp.Or(c.CatalogueMemory, 256<<20)
+	c.ColumnMemory = cmp.Or(c.ColumnMemory, 256<<20)
 	c.EngineMemory = cmp.Or(c.EngineMemory, 1<<30)
 	c.SpillSize = cmp.Or(c.SpillSize, 10<<30)
 	c.Threads = cmp.Or(c.Threads, runtime.GOMAXPROCS(0))

@@ -85,7 +85,7 @@ func (s *Service) open(c Config, d Deps) (err error) {
 		return fmt.Errorf("make metrics: %w", err)
 	}
 	scanner := scan.New(s.cache, sql{s.engine}, scan.Options{
-		Parallel: c.Threads, Memory: c.ScanMemory, MaxSeries: c.MaxSeries, RangedFrom: c.RangedFrom,
+		Parallel: c.Threads, Memory: c.ScanMemory, MaxSeries: c.MaxSeries, RangedFrom: c.RangedFrom, ColumnMemory: c.ColumnMemory,
 	})
 	if state := s.cache.State(); d.Log != nil {
 		d.Log.Info("segment cache is open", "dir", dir, "files", state.Files, "bytes", state.Bytes, "budget", c.CacheSize)

@@ -44,7 +44,7 @@ type Options struct {
 	Concurrency   int           // scans at a time of one query and worker; 4
 	BatchSegments int           // most segments in one scan; 64
 	BatchBytes    int64         // most bytes of segments in one scan, one segment excepted; 256 MiB
-	SplitBytes    int64         // a worker's share is split over its concurrency into scans no smaller than this; 16 MiB
+	SplitBytes    int64         // a worker's share is split over its concurrency into scans no smaller than this; 256 MiB: a worker shares a scan among its own threads
 	HedgeAfter    time.Duration // a scan this old that is far slower than others is hedged; 3 s. Negative: never
 	RetryDelay    time.Duration // before all workers are tried again; 200 ms, doubled each round
 	Rounds        int           // times that all workers may be unavailable before giving up; 3
@@ -54,7 +54,7 @@ func (o Options) withDefaults() Options {
 	defaultTo(&o.Concurrency, 4)
 	defaultTo(&o.BatchSegments, 64)
 	defaultTo(&o.BatchBytes, 256<<20)
-	defaultTo(&o.SplitBytes, 16<<20)
+	defaultTo(&o.SplitBytes, 256<<20)
 	defaultTo(&o.HedgeAfter, 3*time.Second)
 	defaultTo(&o.RetryDelay, 200*time.Millisecond)
 	defaultTo(&o.Rounds, 3)

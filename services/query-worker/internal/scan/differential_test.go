@@ -185,7 +185,7 @@ func (f *fixture) compareSamples(t *testing.T, seed uint64, queries int) map[str
 
 func (f *fixture) way(t *testing.T, q Samples) string {
 	t.Helper()
-	w, ok, err := planWindowed(q)
+	w, ok, err := f.scanner.planWindowed(q)
 	switch {
 	case err != nil:
 		return "error"

@@ -35,6 +35,7 @@ type direct struct {
 // reader has the vectors of one goroutine, and what they hold of a row group.
 type reader struct {
 	vectors []*segfile.Vector
+	used    int // of the vectors
 	loaded  map[string]*segfile.Vector
 	rows    []int32
 	found   []int32
@@ -68,26 +69,43 @@ func (d *direct) close() {
 }
 
 // forget ends the use of the vectors' values.
-func (r *reader) forget() { clear(r.loaded) }
+func (r *reader) forget() {
+	clear(r.loaded)
+	r.used = 0
+}
 
 // column reads a column of a row group, once.
 func (d *direct) column(group int, name string) (*segfile.Vector, error) {
 	if v := d.loaded[name]; v != nil {
 		return v, nil
 	}
-	if len(d.loaded) == len(d.vectors) {
-		v, err := segfile.NewVector()
-		if err != nil {
+	key := columnKey{d.cut.segment.File.Key, group, name}
+	v := d.scan.scanner.kept.get(key)
+	if v == nil {
+		var err error
+		if v, err = d.next(); err != nil {
 			return nil, fault.Wrap(fault.Internal, err)
 		}
-		d.vectors = append(d.vectors, v)
-	}
-	v := d.vectors[len(d.loaded)]
-	if err := v.Read(d.file, d.chunks, group, name); err != nil {
-		return nil, fault.Wrap(fault.Internal, err)
+		if err := v.Read(d.file, d.chunks, group, name); err != nil {
+			return nil, fault.Wrap(fault.Internal, err)
+		}
+		d.scan.scanner.kept.offer(key, v)
 	}
 	d.loaded[name] = v
 	return v, nil
+}
+
+// next is a vector of the reader's own that is not in use.
+func (r *reader) next() (*segfile.Vector, error) {
+	if r.used == len(r.vectors) {
+		v, err := segfile.NewVector()
+		if err != nil {
+			return nil, err
+		}
+		r.vectors = append(r.vectors, v)
+	}
+	r.used++
+	return r.vectors[r.used-1], nil
 }
 
 // delayed is the observed time: how much later it is than the time is in the file.

@@ -153,7 +153,7 @@ func setupOf(t testing.TB, seed uint64, n, pieces int, identified bool) *fixture
 		f.write(t, segmentKey(p.hour, p.piece), l, rows, window)
 	}
 	slices.SortFunc(f.segments, func(a, b Segment) int { return cmp.Compare(a.File.Key, b.File.Key) })
-	f.scanner = openScanner(t, f.dir, Options{Parallel: 2, Memory: 1 << 30, MaxSeries: 100_000, RangedFrom: 1})
+	f.scanner = openScanner(t, f.dir, Options{Parallel: 2, Memory: 1 << 30, MaxSeries: 100_000, RangedFrom: 1, ColumnMemory: 1 << 20})
 	return f
 }
 

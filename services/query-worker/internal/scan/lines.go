@@ -52,21 +52,34 @@ func (l *line) size() int {
 	return size
 }
 
-// lineScan is a fragment that asks for lines.
-type lineScan struct {
-	*Scan
-	query     Lines
+// lineQuery is a log selector, planned.
+type lineQuery struct {
 	expr      syntax.LogSelectorExpr
 	selection plan.Selection
 }
 
+func newLineQuery(text string) (*lineQuery, error) {
+	expr, err := plan.ParseSelector(text)
+	if err != nil {
+		return nil, err
+	}
+	return &lineQuery{expr: expr, selection: plan.Select(expr)}, nil
+}
+
+// lineScan is a fragment that asks for lines.
+type lineScan struct {
+	*Scan
+	*lineQuery
+	query Lines
+}
+
 // Lines evaluates a log selector and gives its lines, in order, to emit.
 func (s *Scan) Lines(ctx context.Context, q Lines, emit func(arrow.RecordBatch) error) error {
-	expr, err := plan.ParseSelector(q.Selector)
+	known, err := s.scanner.lines.get(q.Selector, newLineQuery)
 	if err != nil {
 		return err
 	}
-	l := &lineScan{Scan: s, query: q, expr: expr, selection: plan.Select(expr)}
+	l := &lineScan{Scan: s, lineQuery: known, query: q}
 	cuts, err := s.cuts(ctx, &l.selection, q.Start, q.End)
 	if err != nil {
 		return err

@@ -31,11 +31,13 @@ type windowed struct {
 	grouped bool
 	// readsLines is whether the expression looks at lines.
 	readsLines bool
+	// fields, if there are any, are all of the line that a count depends on.
+	fields plan.Fields
 }
 
 // Samples evaluates a sample expression and gives its series, in the order of their labels, to emit.
 func (s *Scan) Samples(ctx context.Context, q Samples, emit func(arrow.RecordBatch) error) error {
-	w, ok, err := planWindowed(q)
+	w, ok, err := s.scanner.planWindowed(q)
 	if err != nil {
 		return err
 	}
@@ -51,32 +53,44 @@ func (s *Scan) Samples(ctx context.Context, q Samples, emit func(arrow.RecordBat
 	return emitSeries(answer, emit)
 }
 
-// planWindowed plans an expression; false when it is no windowed one.
-func planWindowed(q Samples) (*windowed, bool, error) {
-	expression, err := plan.ParseSample(q.Expression)
-	if err != nil {
+// planWindowed plans a query; false when its expression is no windowed one.
+func (s *Scanner) planWindowed(q Samples) (*windowed, bool, error) {
+	known, err := s.windows.get(q.Expression, newWindowed)
+	if err != nil || known == nil {
 		return nil, false, err
+	}
+	w := *known
+	var ok bool
+	w.grid, ok = gridOf(q, w.Range.Left.Interval, w.Range.Left.Offset, !w.Values)
+	return &w, ok, nil
+}
+
+// newWindowed plans an expression but for its times; nil when it is no windowed one.
+func newWindowed(text string) (*windowed, error) {
+	expression, err := plan.ParseSample(text)
+	if err != nil {
+		return nil, err
 	}
 	window, ok := plan.Window(expression)
 	if !ok {
-		return nil, false, nil
+		return nil, nil
 	}
 	w := &windowed{Windowed: window, expression: expression, whole: expression, readsLines: true}
-	if w.grid, ok = gridOf(q, window.Range.Left.Interval, window.Range.Left.Offset, !window.Values); !ok {
-		return nil, false, nil
-	}
 	w.names = plan.NamesOf(window.Range, window.Grouping)
 	if w.Summed && w.names.Errors {
-		return nil, false, nil // the sum has more to do than the extractor did
+		return nil, nil // the sum has more to do than the extractor did
 	}
 	w.selection = plan.Select(window.Range.Left.Left)
+	if len(w.selection.Lines.Where) == 0 && w.selection.Lines.Exact && !w.Values && !w.Bytes {
+		w.fields, _ = plan.FieldsOf(w.selection.Rest)
+	}
 	if !w.selection.Lines.Exact || !plan.LineFree(w.selection.Rest) {
-		return w, true, nil
+		return w, nil
 	}
 	// What DuckDB lets through, the line filters let through.
 	w.readsLines, w.grouped = w.Bytes, !w.names.All && !w.Values
 	w.expression, err = plan.WithoutLines(expression, w.selection.Rest)
-	return w, true, err
+	return w, err
 }
 
 // extractor makes an extractor. Making one changes the expression, and its extractors are for one goroutine.
@@ -115,6 +129,9 @@ func (s *Scan) windowed(ctx context.Context, w *windowed) ([]series, error) {
 			if err := c.cut(ctx, k); err != nil {
 				return nil, err
 			}
+		}
+		if err := c.alike.finish(); err != nil {
+			return nil, err
 		}
 		return func() error { return all.merge(own) }, nil
 	})
@@ -167,7 +184,7 @@ func (s *Scan) countByCatalogue(w *windowed, cuts []*cut, into *totals) ([]*cut,
 	if !w.grouped || len(w.selection.Lines.Where) > 0 {
 		return cuts, nil
 	}
-	extract, err := extractor(w.expression)
+	c, err := newCounter(s, w, into)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +196,7 @@ func (s *Scan) countByCatalogue(w *windowed, cuts []*cut, into *totals) ([]*cut,
 			rest = append(rest, k)
 			continue
 		}
-		if err := countStreams(w, k, extract, into); err != nil {
+		if err := c.streams(k); err != nil {
 			return nil, err
 		}
 		if len(k.streams) > 0 {
@@ -189,17 +206,21 @@ func (s *Scan) countByCatalogue(w *windowed, cuts []*cut, into *totals) ([]*cut,
 	return rest, nil
 }
 
-// countStreams keeps in the cut what the catalogue cannot say.
-func countStreams(w *windowed, k *cut, extract log.SampleExtractor, into *totals) error {
+// streams counts what the catalogue can say, and keeps the rest in the cut.
+func (c *counter) streams(k *cut) error {
 	var uncounted []uint32
 	for _, id := range k.streams {
 		stream := &k.contents.streams[id]
-		bucket, ok := w.grid.only(stream.First, stream.Last)
+		bucket, ok := c.w.grid.only(stream.First, stream.Last)
 		if !ok {
 			uncounted = append(uncounted, id)
 			continue
 		}
-		if err := w.count(extract, stream.labels, labels.EmptyLabels(), bucket, stream.Rows, stream.Bytes, into); err != nil {
+		value := stream.Rows
+		if c.w.Bytes {
+			value = stream.Bytes
+		}
+		if err := c.put(stream, bucket, total{rows: stream.Rows, value: float64(value)}); err != nil {
 			return err
 		}
 	}
@@ -237,6 +258,12 @@ type counter struct {
 	extract log.SampleExtractor
 	// whole is that of the expression with all of its filters.
 	whole log.SampleExtractor
+	// byStream are the series of rows of which only the stream matters, by its text.
+	byStream map[string][]*totalSeries
+	// last are the series that the last line went to.
+	last []*totalSeries
+	// alike counts lines of which few fields matter.
+	alike *alike
 }
 
 func newCounter(s *Scan, w *windowed, into *totals) (*counter, error) {
@@ -245,7 +272,9 @@ func newCounter(s *Scan, w *windowed, into *totals) (*counter, error) {
 		return nil, err
 	}
 	whole, err := extractor(w.whole)
-	return &counter{s, w, into, extract, whole}, err
+	c := &counter{scan: s, w: w, into: into, extract: extract, whole: whole, byStream: map[string][]*totalSeries{}}
+	c.alike = &alike{counter: c, classes: map[string]map[string]*sort{}}
+	return c, err
 }
 
 func (c *counter) cut(ctx context.Context, k *cut) error {
@@ -296,13 +325,12 @@ func (c *counter) groups(ctx context.Context, k *cut, p *projection, file *cache
 
 // streamGroups is for rows of which only the stream matters: what is to be done for one is to be done for all of the stream.
 func (c *counter) streamGroups(ctx context.Context, k *cut, p *projection, sql string) error {
-	put := c.byStream(k)
 	return c.scan.rows(ctx, sql, p, func(r *row) error {
 		value := r.count
 		if c.w.Bytes {
 			value = r.bytes
 		}
-		return put(int(r.Stream), r.bucket, total{rows: r.count, value: float64(value)})
+		return c.put(&k.contents.streams[r.Stream], r.bucket, total{rows: r.count, value: float64(value)})
 	})
 }
 
@@ -313,44 +341,31 @@ func (c *counter) tally(ctx context.Context, k *cut, file *cache.Pinned) error {
 		return err
 	}
 	defer d.close()
-	put := c.byStream(k)
 	return d.tally(ctx, &c.w.grid, func(stream int, bucket, rows int64) error {
-		return put(stream, bucket, total{rows: rows, value: float64(rows)})
+		return c.put(&k.contents.streams[stream], bucket, total{rows: rows, value: float64(rows)})
 	})
 }
 
-// byStream returns what adds a total to the series of a stream's rows.
-func (c *counter) byStream(k *cut) func(stream int, bucket int64, t total) error {
-	series := make([][]*totalSeries, len(k.contents.streams))
-	known := make([]bool, len(series))
-	return func(stream int, bucket int64, t total) error {
-		if !known[stream] {
-			found, err := c.seriesOf(k.contents.streams[stream].labels)
+// put adds a total to the series of a stream's rows.
+func (c *counter) put(of *stream, bucket int64, t total) error {
+	series, known := c.byStream[of.text]
+	if !known {
+		samples, _ := c.extract.ForStream(of.labels).ProcessString(0, "", labels.EmptyLabels())
+		for _, sample := range samples {
+			s, err := c.into.series(sample.Labels)
 			if err != nil {
 				return err
 			}
-			series[stream], known[stream] = found, true
+			series = append(series, s)
 		}
-		for _, s := range series[stream] {
-			if err := c.into.put(s, bucket, t); err != nil {
-				return err
-			}
-		}
-		return nil
+		c.byStream[of.text] = series
 	}
-}
-
-func (c *counter) seriesOf(stream labels.Labels) ([]*totalSeries, error) {
-	samples, _ := c.extract.ForStream(stream).ProcessString(0, "", labels.EmptyLabels())
-	var all []*totalSeries
-	for _, sample := range samples {
-		s, err := c.into.series(sample.Labels)
-		if err != nil {
-			return nil, err
+	for _, s := range series {
+		if err := c.into.put(s, bucket, t); err != nil {
+			return err
 		}
-		all = append(all, s)
 	}
-	return all, nil
+	return nil
 }
 
 // rows has Loki's extractor look at every row that DuckDB lets through.
@@ -372,8 +387,12 @@ func (c *counter) direct(ctx context.Context, k *cut, p *projection, file *cache
 	defer d.close()
 	p.time()
 	p.body()
+	visit := c.each(k, p, c.whole)
+	if len(c.w.fields) > 0 && !p.metadata {
+		visit = c.alike.visitor(k, visit)
+	}
 	wants := func(time, _ int64) bool { _, ok := c.w.grid.bucket(time); return ok }
-	return d.each(ctx, p, unordered, wants, c.each(k, p, c.whole))
+	return d.each(ctx, p, unordered, wants, visit)
 }
 
 func (c *counter) each(k *cut, p *projection, extract log.SampleExtractor) func(*row) error {
@@ -384,6 +403,7 @@ func (c *counter) each(k *cut, p *projection, extract log.SampleExtractor) func(
 		if !ok {
 			return nil
 		}
+		c.last = c.last[:0]
 		if extractors[r.Stream] == nil {
 			extractors[r.Stream] = extract.ForStream(k.contents.streams[r.Stream].labels)
 		}
@@ -391,16 +411,17 @@ func (c *counter) each(k *cut, p *projection, extract log.SampleExtractor) func(
 		if !ok {
 			return nil
 		}
-		return c.put(samples, bucket)
+		return c.samples(samples, bucket)
 	}
 }
 
-func (c *counter) put(samples []log.ExtractedSample, bucket int64) error {
+func (c *counter) samples(samples []log.ExtractedSample, bucket int64) error {
 	for _, sample := range samples {
 		to, err := c.into.series(sample.Labels)
 		if err != nil {
 			return err
 		}
+		c.last = append(c.last, to)
 		if err := c.into.put(to, bucket, total{rows: 1, value: sample.Value}); err != nil {
 			return err
 		}

@@ -42,6 +42,8 @@ type Options struct {
 	// DirectRows is how many rows the token filter may leave of a segment for Go to read them, and then a quarter of a large segment; else DuckDB does.
 	// Segments of a few rows are always read so. Zero: 131,072; less: always DuckDB.
 	DirectRows int64
+	// ColumnMemory is the most bytes of columns that are kept in memory between scans. Zero: none are.
+	ColumnMemory int64
 }
 
 // Scanner answers fragments.
@@ -50,6 +52,9 @@ type Scanner struct {
 	engine  Engine
 	options Options
 	readers sync.Pool // of *reader
+	kept    *kept
+	windows texts[*windowed]
+	lines   texts[*lineQuery]
 }
 
 // New returns a scanner.
@@ -57,7 +62,7 @@ func New(c *cache.Cache[*Contents], e Engine, o Options) *Scanner {
 	if o.DirectRows == 0 {
 		o.DirectRows = 1 << 17
 	}
-	return &Scanner{cache: c, engine: e, options: o}
+	return &Scanner{cache: c, engine: e, options: o, kept: newKept(o.ColumnMemory)}
 }
 
 // Scan is one fragment on its way. It is for one goroutine.
