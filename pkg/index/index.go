@@ -26,9 +26,11 @@ import (
 var migrations embed.FS
 
 // sessionSettings bound what a statement may take, so that a hanging one never keeps the others waiting for long. All statements
-// are short: starting parallel workers or a compiler for them takes longer than they do.
+// are short: starting parallel workers or a compiler for them takes longer than they do, and so does planning them anew for the
+// values of each call, over all partitions. A plan that serves all values must not be one that was made for empty tables: each
+// statement has an index that serves it, so reading a whole table is left out.
 const sessionSettings = "SET statement_timeout = '60s'; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '60s'; " +
-	"SET max_parallel_workers_per_gather = 0; SET jit = off"
+	"SET max_parallel_workers_per_gather = 0; SET jit = off; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
 
 // maxTries is how often a transaction is tried that another one got into the way of.
 const maxTries = 6
@@ -40,6 +42,8 @@ type Index struct {
 	bell    *bell
 	months  *sync.Map // of month: those whose partitions are known to exist
 	observe observer
+	// transactions is the pool, or what stands before it.
+	transactions transactions
 }
 
 // Migrate brings the database's schema to the newest version. Processes that do so at the same time wait for each other.
@@ -75,7 +79,7 @@ func Open(ctx context.Context, config Config) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &Index{pool: pool, queries: db.New(pool), bell: newBell(pool), months: new(sync.Map), observe: unobserved}
+	x := &Index{pool: pool, queries: db.New(pool), bell: newBell(pool), months: new(sync.Map), observe: unobserved, transactions: pool}
 	if err := x.Ping(ctx); err != nil {
 		x.Close()
 		return nil, err
@@ -124,7 +128,7 @@ func (x *Index) Now(ctx context.Context) (time.Time, error) {
 // inTx runs a transaction, again when another one got into its way.
 func (x *Index) inTx(ctx context.Context, f func(q *db.Queries) error) error {
 	for try := 1; ; try++ {
-		err := pgx.BeginFunc(ctx, x.pool, func(tx pgx.Tx) error { return f(x.queries.WithTx(tx)) })
+		err := pgx.BeginFunc(ctx, x.transactions, func(tx pgx.Tx) error { return f(x.queries.WithTx(tx)) })
 		if err == nil || try == maxTries || !collided(err) {
 			return err
 		}

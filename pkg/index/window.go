@@ -33,7 +33,7 @@ func (x *Index) Window(ctx context.Context, org lake.Organization, signal lake.S
 		return state, fault.Wrap(fault.Invalid, err)
 	}
 	snapshot := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-	err = pgx.BeginTxFunc(ctx, x.pool, snapshot, func(tx pgx.Tx) error {
+	err = pgx.BeginTxFunc(ctx, x.transactions, snapshot, func(tx pgx.Tx) error {
 		w := windowRead{q: x.queries.WithTx(tx), organization: string(org), state: WindowState{Version: version}}
 		if err := w.run(ctx); err != nil {
 			return err
