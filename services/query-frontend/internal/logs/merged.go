@@ -225,9 +225,48 @@ func parseLabels(text string) (labels.Labels, error) {
 	if text == "" || text == "{}" {
 		return labels.EmptyLabels(), nil
 	}
+	if plain, ok := plainLabels(text); ok {
+		return plain, nil
+	}
 	parsed, err := parser.NewParser(parser.Options{}).ParseMetric(text)
 	if err != nil {
 		return labels.EmptyLabels(), fault.Wrap(fault.Internal, fmt.Errorf("labels %s of a worker's answer: %w", text, err))
 	}
 	return parsed, nil
+}
+
+// plainLabels reads labels with names of letters, digits and underscores, sorted and without escapes in their values, which nearly all are. False for
+// others.
+func plainLabels(text string) (labels.Labels, bool) {
+	rest, ok := strings.CutPrefix(text, "{")
+	builder := labels.NewScratchBuilder(4)
+	last := ""
+	for ok {
+		var name, value string
+		name, rest, ok = strings.Cut(rest, `="`)
+		if !ok || name <= last || !plainName(name) || name == labels.MetricName {
+			return labels.EmptyLabels(), false
+		}
+		last = name
+		value, rest, ok = strings.Cut(rest, `"`)
+		if !ok || strings.IndexByte(value, '\\') >= 0 {
+			return labels.EmptyLabels(), false
+		}
+		builder.Add(name, value)
+		if rest == "}" {
+			return builder.Labels(), true
+		}
+		rest, ok = strings.CutPrefix(rest, ", ")
+	}
+	return labels.EmptyLabels(), false
+}
+
+func plainName(name string) bool {
+	for i := range len(name) {
+		c := name[i]
+		if letter := c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'; !letter && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return name != ""
 }

@@ -401,10 +401,15 @@ func (d *direct) tally(ctx context.Context, g *grid, count func(stream int, buck
 		}
 		counts = slices.Grow(counts[:0], int(n)*len(d.wanted))[:int(n)*len(d.wanted)]
 		clear(counts)
+		var bucket, from, to int64 // which bucket times after from and up to to are in
 		for _, i := range d.rows {
-			bucket, ok := g.bucket(times.Number(int(i)))
-			if !ok {
-				continue
+			if time := times.Number(int(i)); time <= from || time > to {
+				found, ok := g.bucket(time)
+				if !ok {
+					continue
+				}
+				bucket, from = found, g.lo+found*g.width
+				to = from + g.covered
 			}
 			at := streams.Number(int(i))*n + bucket - first
 			if at < 0 || at >= int64(len(counts)) {

@@ -45,8 +45,11 @@ type totalName struct {
 	next *totalName // another one of the same hash
 }
 
-// denseBuckets is the size of a grid up to which series have an array, and above it a map.
-const denseBuckets = 1024
+// denseBuckets is the size of a grid up to which series have an array, and above it a map; the first fewSeries have one of up to sixteen times the size.
+const (
+	denseBuckets = 1024
+	fewSeries    = 64
+)
 
 func newTotals(g *grid, w *plan.Windowed, m *allowance, most int) *totals {
 	return &totals{grid: g, window: w, memory: m, most: most, byText: map[string]*totalSeries{}, names: map[uint64]*totalName{}}
@@ -79,7 +82,7 @@ func (t *totals) named(text string, l labels.Labels) (*totalSeries, error) {
 		return nil, fault.New(fault.Exhausted, "maximum of series (%d) reached for a single query", t.most)
 	}
 	buckets, size := t.grid.buckets(), len(text)*3+300
-	if buckets <= denseBuckets {
+	if buckets <= denseBuckets || buckets <= 16*denseBuckets && len(t.byText) <= fewSeries {
 		s.dense = make([]total, buckets)
 		size += int(buckets) * 16
 	} else {
@@ -129,6 +132,10 @@ func lesser(a, b float64) float64 {
 
 // merge adds what another goroutine has found.
 func (t *totals) merge(others *totals) error {
+	if len(t.byText) == 0 {
+		t.byText = others.byText
+		return nil
+	}
 	for text, s := range others.byText {
 		into, err := t.named(text, s.labels)
 		if err != nil {
