@@ -64,8 +64,8 @@ type Deps struct {
 	Meter   metric.Meter
 	// Scratch is Config.ScratchDir where that is empty.
 	Scratch string
-	// Checkpoint, if not nil, is called by name between any two steps of ingest: claimed; for each object fetched, decoded; for each
-	// segment written-N, uploaded-N; before-commit, after-commit. Tests end the process in it.
+	// Checkpoint, if not nil, is called by name between any two steps of ingest: claimed, deletes-read; for each object fetched, decoded; for
+	// each folder declared; for each segment written-N, uploaded-N; before-commit, after-commit. Tests end the process in it.
 	Checkpoint func(name string)
 }
 
@@ -104,7 +104,7 @@ func New(c Config, d Deps) (*Service, error) {
 	workers := cmp.Or(c.Workers, 2)
 	worker := pipeline.New(pipeline.Config{
 		Memory: cmp.Or(c.MemoryBytes, 256<<20) / int64(workers), Scratch: scratch, Fetch: c.FetchObjects, MaxObjectBytes: c.MaxObjectBytes,
-	}, pipeline.Deps{Objects: d.Objects, Config: d.Config, Counters: counters, Checkpoint: d.Checkpoint})
+	}, pipeline.Deps{Index: d.Index, Objects: d.Objects, Config: d.Config, Counters: counters, Checkpoint: d.Checkpoint})
 	s := &Service{deps: d, claims: observed{Claims: d.Index, checkpoint: d.Checkpoint}, work: worker.Work}
 	s.options = stage.Options{Batch: c.batch(), Workers: workers, Drain: c.Drain, Log: d.Log, Meter: d.Meter}
 	s.server = server.New(server.Deps{

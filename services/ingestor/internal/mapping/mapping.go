@@ -49,8 +49,9 @@ type Mapper struct {
 	fieldRank map[string]int
 	logfmt    *logfmt.Decoder
 
-	listed  []string
-	isLabel map[string]bool
+	listed   []string
+	isLabel  map[string]bool
+	identity string
 
 	// origins are what is known of the origins of logs, by number.
 	origins []*origin
@@ -109,6 +110,9 @@ func (m *Mapper) SetLabels(names []string) {
 	m.Reset()
 }
 
+// SetIdentity sets the log attribute that identifies rows of the origins that follow; empty: none does.
+func (m *Mapper) SetIdentity(attribute string) { m.identity = attribute }
+
 // Reset forgets the origins; it must be called when the logs were reset.
 func (m *Mapper) Reset() { m.origins, m.current = m.origins[:0], nil }
 
@@ -134,6 +138,7 @@ func (m *Mapper) Origin(o *columns.Origin) {
 		ScopeName:         m.repair(o.ScopeName),
 		ScopeVersion:      m.repair(o.ScopeVersion),
 		ScopeSchemaURL:    m.repair(o.ScopeSchemaURL),
+		Identity:          m.identity,
 	}
 	id := m.logs.Origin(m.scratch)
 	for int(id) >= len(m.origins) {

@@ -21,6 +21,7 @@ const (
 	ReasonTooOld         = "too_old"
 	ReasonTooNew         = "too_new"
 	ReasonTooManyStreams = "too_many_streams"
+	ReasonDeleted        = "deleted" // a delete of data reaches it: it is counted, and kept nowhere
 )
 
 // acceptance is which rows an organization takes.
@@ -81,6 +82,9 @@ type collector struct {
 
 	in, out  int64
 	rejected map[string]int64
+	// deletes are those that may reach the object's rows; deleted counts what they did.
+	deletes  []deletion
+	deleted  map[lake.DeleteID]int64
 	nuls     int64
 	repaired int64
 	// err is an error that is not this object's.
@@ -88,11 +92,22 @@ type collector struct {
 }
 
 func newCollector(ctx context.Context, r *run, receipt lake.Receipt) *collector {
-	r.space.mapper.SetLabels(r.snapshot.StreamLabels(r.snapshot.Resolve(receipt.Object.Bucket, receipt.Object.Key)))
+	resolution := r.snapshot.Resolve(receipt.Object.Bucket, receipt.Object.Key)
+	r.space.mapper.SetLabels(r.snapshot.StreamLabels(resolution))
+	r.space.mapper.SetIdentity(identityOf(resolution))
 	return &collector{
 		run: r, ctx: ctx, receipt: receipt, accept: newAcceptance(r.limits, r.lease.ClaimedAt), rows: groups{},
 		rejects: newRejects(r.directory, receipt.ID), rejected: map[string]int64{}, repaired: r.space.mapper.Repaired,
+		deletes: reaching(r.deletes, receipt), deleted: map[lake.DeleteID]int64{},
 	}
+}
+
+// identityOf is the attribute that identifies rows of an object.
+func identityOf(r config.Resolution) string {
+	if r.Profile == nil {
+		return ""
+	}
+	return r.Profile.RowIdentity
 }
 
 func (c *collector) close() { c.rejects.close() }
@@ -130,14 +145,23 @@ func (c *collector) Row(r *columns.LogRow) error {
 		return c.err
 	}
 	c.in++
-	if reason := c.accept.time(r.Time); reason != "" {
-		return c.rejectRow(reason, r)
+	reason := c.accept.time(r.Time)
+	if reason == "" {
+		reason = c.accept.stream(c.space.mapper.Stream())
 	}
-	if reason := c.accept.stream(c.space.mapper.Stream()); reason != "" {
+	if reason != "" && len(c.deletes) == 0 {
 		return c.rejectRow(reason, r)
 	}
 	r.Source = c.receipt.ID
 	c.space.mapper.Row(r, c.limits.MaxAttributes)
+	if id := c.deletedBy(r); id != 0 {
+		c.rejected[ReasonDeleted]++
+		c.deleted[id]++
+		return nil
+	}
+	if reason != "" {
+		return c.rejectRow(reason, r)
+	}
 	if strings.IndexByte(r.Body, 0) >= 0 {
 		c.nuls++
 	}
@@ -211,11 +235,18 @@ func (c *collector) keep(ctx context.Context) error {
 func (c *collector) discard() { clear(c.rows) }
 
 func (c *collector) upload(ctx context.Context) error {
+	if c.rejects.file == nil {
+		return nil
+	}
+	key := lake.RejectsKey(c.lease.Organization, c.lease.ID, c.receipt.ID)
+	if err := c.writer.declare(ctx, c.receipt.Object.Bucket, key); err != nil {
+		return err
+	}
 	bucket, err := c.deps.Objects.Bucket(ctx, c.receipt.Object.Bucket)
 	if err != nil {
 		return bucketError(err)
 	}
-	return c.rejects.upload(ctx, bucket, lake.RejectsKey(c.lease.Organization, c.lease.ID, c.receipt.ID))
+	return c.rejects.upload(ctx, bucket, key, c.writer)
 }
 
 func (c *collector) outcome(result decode.Result) lake.Outcome {

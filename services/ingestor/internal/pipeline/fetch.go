@@ -85,7 +85,7 @@ func (r *run) fetch(ctx context.Context, receipt *lake.Receipt) fetched {
 	if err != nil {
 		return fetched{err: bucketError(err)}
 	}
-	body, attributes, err := bucket.Get(ctx, receipt.Object.Key, receipt.Object.Tag)
+	body, attributes, err := get(ctx, bucket, receipt.Object)
 	if err != nil {
 		return fetched{err: fmt.Errorf("get %s: %w", receipt.Object.Key, err)}
 	}
@@ -93,6 +93,7 @@ func (r *run) fetch(ctx context.Context, receipt *lake.Receipt) fetched {
 		body.Close()
 		return fetched{err: errMoved}
 	}
+	r.bytesRead.Add(max(attributes.Size, 0))
 	f := fetched{content: body, close: func() { body.Close() }, written: attributes.LastModified.UnixNano()}
 	if attributes.LastModified.IsZero() {
 		f.written = receipt.CreatedAt.UnixNano()
@@ -110,13 +111,25 @@ func (r *run) fetch(ctx context.Context, receipt *lake.Receipt) fetched {
 	return f
 }
 
+// get reads the version of an object that a receipt is of, which may bear another tag since it was moved to another storage class.
+func get(ctx context.Context, bucket objects.Bucket, o lake.Object) (io.ReadCloser, objects.Attributes, error) {
+	body, attributes, err := bucket.Get(ctx, o.Key, o.Tag)
+	if !errors.Is(err, fault.Conflict) {
+		return body, attributes, err
+	}
+	if head, headErr := bucket.Head(ctx, o.Key); headErr == nil && head.MovedFrom == o.Tag {
+		return bucket.Get(ctx, o.Key, head.Tag)
+	}
+	return body, attributes, err
+}
+
 // errMoved says that an object is not a new one.
 var errMoved = errors.New("it is a copy of an object that was ingested before, made to move that to another storage class")
 
 // moved reports whether an object is its own copy in another storage class. It is one only beside a receipt of before the move: what
 // another installation moved is new here.
 func moved(receipt *lake.Receipt, a objects.Attributes) bool {
-	return a.MovedFrom != "" && a.MovedFrom != receipt.Object.Tag && receipt.Revision > 1
+	return a.MovedFrom != "" && a.MovedFrom != receipt.Object.Tag && a.Tag == receipt.Object.Tag && receipt.Revision > 1
 }
 
 // bucketError keeps a bucket that no profile names from looking like an object that is gone: configuration comes back.

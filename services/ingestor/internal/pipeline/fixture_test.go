@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/config"
+	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/objects"
 	"github.com/lakerunner/lakerunner/pkg/segfile"
@@ -33,6 +35,7 @@ type fixture struct {
 	t        testing.TB
 	bucket   objects.Bucket
 	worker   *pipeline.Worker
+	accounts *accounts
 	receipts lake.ReceiptID
 	leases   int
 }
@@ -44,7 +47,7 @@ organizations:
   - id: acme
     limits: {accept_past: 240h, accept_future: 48h, max_line_bytes: 65536, max_streams: 5000}
 storage_profiles:
-  - {name: main, bucket: %s, provider: file, directory: %q}
+  - {name: main, bucket: %s, provider: file, directory: %q, row_identity: event.id}
 `, bucketName, t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
@@ -54,11 +57,39 @@ storage_profiles:
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, d := pipeline.Config{Scratch: t.TempDir()}, pipeline.Deps{Objects: store, Config: source}
+	accounts := &accounts{}
+	c, d := pipeline.Config{Scratch: t.TempDir()}, pipeline.Deps{Index: accounts, Objects: store, Config: source}
 	for _, f := range change {
 		f(&c, &d)
 	}
-	return &fixture{t: t, bucket: bucket, worker: pipeline.New(c, d)}
+	return &fixture{t: t, bucket: bucket, worker: pipeline.New(c, d), accounts: accounts}
+}
+
+// accounts is the index's side of leases that were never claimed.
+type accounts struct {
+	mu      sync.Mutex
+	deletes []lake.Delete
+	folders []string
+	denied  error
+}
+
+func (a *accounts) Deletes(_ context.Context, q index.DeleteQuery) (deletes []lake.Delete, latest lake.DeleteID, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range a.deletes {
+		latest = max(latest, d.ID)
+		if d.Signal == q.Signal && d.ID > q.After {
+			deletes = append(deletes, d)
+		}
+	}
+	return deletes, latest, nil
+}
+
+func (a *accounts) Declare(_ context.Context, _ lake.LeaseID, folders []string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.folders = append(a.folders, folders...)
+	return a.denied
 }
 
 // put stores an object and returns its receipt.
@@ -70,7 +101,7 @@ func (f *fixture) put(key string, content []byte) lake.Receipt {
 	}
 	f.receipts++
 	return lake.Receipt{
-		ID: f.receipts, Organization: "acme", CreatedAt: benchTime(),
+		ID: f.receipts, Organization: "acme", CreatedAt: benchTime(), ReceivedAt: benchTime(),
 		Object: lake.Object{Bucket: bucketName, Key: key, Tag: a.Tag, Size: a.Size, LastModified: a.LastModified},
 	}
 }

@@ -11,7 +11,8 @@
 //   - Working twice on the same lease gives the same rows.
 //   - Memory is bounded by Config.Memory and one decoding, whatever the lease holds.
 //   - However long the store is away, no object is buried for it.
-//   - It deletes nothing in the bucket: files of a lease without a commit are the janitor's.
+//   - It deletes nothing in the bucket: files of a lease without a commit are the janitor's, which knows their folders before they are put.
+//   - A row that a delete of data reaches is in no segment and in no file of rejected rows.
 package pipeline
 
 import (
@@ -24,11 +25,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/objects"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/decode"
@@ -48,8 +51,15 @@ type Config struct {
 	MaxObjectBytes int64
 }
 
+// Index is what a Worker needs of the index.
+type Index interface {
+	Deletes(ctx context.Context, query index.DeleteQuery) (deletes []lake.Delete, latest lake.DeleteID, err error)
+	Declare(ctx context.Context, lease lake.LeaseID, folders []string) error
+}
+
 // Deps are what a Worker needs.
 type Deps struct {
+	Index   Index
 	Objects objects.Store
 	Config  config.Source
 	// Counters count what is done; the zero value counts nothing.
@@ -110,8 +120,17 @@ func (w *Worker) Work(ctx context.Context, lease *lake.Lease) (lake.Edit, error)
 		space.reset()
 		w.spare.Put(space)
 	}()
+	ctx, tally := objects.WithTally(ctx)
 	r := newRun(w, lease, space, directory)
-	return r.work(ctx)
+	edit, err := r.work(ctx)
+	if err != nil {
+		return lake.Edit{}, err
+	}
+	edit.Cost = lake.Cost{
+		Puts: tally.Count(objects.RequestPut), Gets: tally.Count(objects.RequestGet),
+		BytesRead: r.bytesRead.Load(), BytesWritten: r.writer.bytes.Load(),
+	}
+	return edit, nil
 }
 
 // run is the work on one lease.
@@ -125,7 +144,10 @@ type run struct {
 	writer    *writer
 	// finished are rows of objects that were decoded to their end.
 	finished groups
+	deletes  []deletion
 	edit     lake.Edit
+	// bytesRead are those of objects as they are stored.
+	bytesRead atomic.Int64
 }
 
 func newRun(w *Worker, lease *lake.Lease, space *workspace, directory string) *run {
@@ -144,6 +166,10 @@ func limitsOf(s *config.Snapshot, id lake.Organization) config.Limits {
 }
 
 func (r *run) work(ctx context.Context) (lake.Edit, error) {
+	if err := r.readDeletes(ctx); err != nil {
+		return lake.Edit{}, err
+	}
+	r.deps.Checkpoint("deletes-read")
 	fetches := r.fetchAll(ctx)
 	defer fetches.stop()
 	for i := range r.lease.Receipts {
@@ -160,6 +186,7 @@ func (r *run) work(ctx context.Context) (lake.Edit, error) {
 		return lake.Edit{}, err
 	}
 	r.edit.Add = r.writer.segments
+	r.edit.Next = compactions(r.lease, r.edit.Add)
 	return r.edit, r.conserved()
 }
 
@@ -185,6 +212,7 @@ func (r *run) receipt(ctx context.Context, i int, f fetched) error {
 	if err := c.keep(ctx); err != nil {
 		return err
 	}
+	r.edit.Deleted = append(r.edit.Deleted, c.deletedRows()...)
 	r.finish(c.outcome(result))
 	if r.space.logs.Bytes() > r.config.Memory/4*3 {
 		return r.flush(ctx)

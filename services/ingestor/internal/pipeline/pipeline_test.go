@@ -369,7 +369,7 @@ func TestCheckpoints(t *testing.T) {
 	})
 	f.work(f.put("logs-raw/acme/c/a", lines("x", 2, benchTime(), time.Hour)))
 	slices.Sort(names)
-	want := []string{"decoded", "fetched", "uploaded-0", "uploaded-1", "written-0", "written-1"}
+	want := []string{"declared", "decoded", "deletes-read", "fetched", "uploaded-0", "uploaded-1", "written-0", "written-1"}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Error(diff)
 	}

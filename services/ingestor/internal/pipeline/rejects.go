@@ -55,15 +55,12 @@ func (r *rejects) write() error {
 	return nil
 }
 
-// upload puts the file where the receipt's reader finds it. Without rejected rows there is none.
-func (r *rejects) upload(ctx context.Context, bucket objects.Bucket, key string) error {
-	if r.file == nil {
-		return nil
-	}
+// upload puts the file where the receipt's reader finds it. There is one.
+func (r *rejects) upload(ctx context.Context, bucket objects.Bucket, key string, w *writer) error {
 	if err := r.z.Close(); err != nil {
 		return scratchError(err)
 	}
-	return put(ctx, bucket, key, r.file)
+	return w.put(ctx, bucket, key, r.file)
 }
 
 func (r *rejects) close() {
@@ -74,7 +71,7 @@ func (r *rejects) close() {
 }
 
 // put uploads a scratch file.
-func put(ctx context.Context, bucket objects.Bucket, key string, file *os.File) error {
+func (w *writer) put(ctx context.Context, bucket objects.Bucket, key string, file *os.File) error {
 	info, err := file.Stat()
 	if err != nil {
 		return scratchError(err)
@@ -85,6 +82,7 @@ func put(ctx context.Context, bucket objects.Bucket, key string, file *os.File) 
 	if _, err := bucket.Put(ctx, key, file, info.Size()); err != nil {
 		return fmt.Errorf("put %s: %w", key, err)
 	}
+	w.bytes.Add(info.Size())
 	return nil
 }
 

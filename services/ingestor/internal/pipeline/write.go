@@ -7,15 +7,17 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
-	"github.com/lakerunner/lakerunner/pkg/objects"
 	"github.com/lakerunner/lakerunner/pkg/segfile"
 )
 
@@ -29,10 +31,34 @@ type writer struct {
 	n int
 	// segments are the edit's.
 	segments []lake.Segment
+	// applied is the highest number of a delete that was applied to the rows.
+	applied lake.DeleteID
+	// bytes are those put into buckets.
+	bytes atomic.Int64
+
+	mu sync.Mutex
+	// declared are the folders that the index knows of.
+	declared map[string]bool
 }
 
 func newWriter(w *Worker, lease *lake.Lease, logs *columns.Logs, directory string) *writer {
-	return &writer{Worker: w, lease: lease, logs: logs, directory: directory}
+	return &writer{Worker: w, lease: lease, logs: logs, directory: directory, declared: map[string]bool{}}
+}
+
+// declare tells the index of a key's folder before the first file is put there: what a lease that dies leaves behind is found by it.
+func (w *writer) declare(ctx context.Context, bucket, key string) error {
+	folder := bucket + "/" + path.Dir(key) + "/"
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.declared[folder] {
+		return nil
+	}
+	if err := w.deps.Index.Declare(ctx, w.lease.ID, []string{folder}); err != nil {
+		return err
+	}
+	w.declared[folder] = true
+	w.deps.Checkpoint("declared")
+	return nil
 }
 
 // add makes segments the edit's.
@@ -86,6 +112,7 @@ func (w *writer) segment(ctx context.Context, key groupKey, g *group) (*scratchP
 	}
 	meta := segfile.Meta{
 		Organization: w.lease.Organization, Signal: lake.SignalLogs, Window: key.window(), Lease: w.lease.ID, Sources: sources,
+		AppliedDelete: w.applied,
 	}
 	written, err := pair.write(ctx, w.logs, g.rows, meta)
 	if err != nil {
@@ -102,6 +129,7 @@ func (w *writer) segment(ctx context.Context, key groupKey, g *group) (*scratchP
 		Key:   lake.SegmentKey(w.lease.Organization, lake.SignalLogs, meta.Window, w.lease.ID, w.n),
 		Bytes: written.Bytes, SidecarBytes: written.SidecarBytes, Rows: written.Rows,
 		FirstTime: written.First, LastTime: written.Last, FormatVersion: written.FormatVersion, RowHash: written.RowHash, Sources: sources,
+		AppliedDelete: w.applied, Identified: written.Identified,
 	}, nil
 }
 
@@ -143,16 +171,15 @@ func (p *scratchPair) close() {
 // upload puts the sidecar first: whoever finds the segment finds both.
 func (w *writer) upload(ctx context.Context, s lake.Segment, files *scratchPair) error {
 	defer files.close()
+	if err := w.declare(ctx, s.Bucket, s.Key); err != nil {
+		return err
+	}
 	bucket, err := w.deps.Objects.Bucket(ctx, s.Bucket)
 	if err != nil {
 		return bucketError(err)
 	}
-	return putBoth(ctx, bucket, s.Key, files)
-}
-
-func putBoth(ctx context.Context, bucket objects.Bucket, key string, files *scratchPair) error {
-	if err := put(ctx, bucket, lake.SidecarKey(key), files.sidecar); err != nil {
+	if err := w.put(ctx, bucket, lake.SidecarKey(s.Key), files.sidecar); err != nil {
 		return err
 	}
-	return put(ctx, bucket, key, files.parquet)
+	return w.put(ctx, bucket, s.Key, files.parquet)
 }

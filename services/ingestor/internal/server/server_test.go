@@ -84,7 +84,7 @@ storage_profiles:
 		t.Fatal(err)
 	}
 	x := indextest.New(t)
-	worker := pipeline.New(pipeline.Config{Scratch: t.TempDir()}, pipeline.Deps{Objects: store, Config: source})
+	worker := pipeline.New(pipeline.Config{Scratch: t.TempDir()}, pipeline.Deps{Index: x, Objects: store, Config: source})
 	return fixture{index: x, bucket: bucket, store: store, server: server.New(server.Deps{
 		Index: x, Config: source, Objects: store, Work: worker.Work, Batch: index.Batch{Kind: lake.TaskIngest},
 		Log: slog.New(slog.DiscardHandler), Meter: noop.Meter{},
