@@ -62,7 +62,8 @@ ON CONFLICT DO NOTHING;
 
 -- name: ClaimableGroups :many
 -- The groups whose oldest tasks may be claimed, the one first that was served longest ago. tasks_ready serves all of it: one
--- probe finds each next group, one its oldest task, and only a group that waits for bytes has them counted, up to a batch.
+-- probe finds each next group; then, in the order of fairness and until there are enough, one its oldest task, and only a group
+-- that waits for bytes has them counted, up to a batch.
 WITH RECURSIVE groups AS (
     (
         SELECT t.organization, t.signal
@@ -84,9 +85,18 @@ WITH RECURSIVE groups AS (
         ORDER BY t.organization, t.signal
         LIMIT 1
     ) following
+),
+fair AS (
+    SELECT g.organization, g.signal, coalesce(s.served_at, '-infinity')::timestamptz AS served_at
+    FROM groups g
+    LEFT JOIN services s
+      ON s.kind = @kind
+     AND s.organization = g.organization
+     AND s.signal = g.signal
+    ORDER BY coalesce(s.served_at, '-infinity')::timestamptz, g.organization, g.signal
 )
 SELECT g.organization, g.signal, oldest.suspects
-FROM groups g
+FROM fair g
 CROSS JOIN LATERAL (
     SELECT t.suspects, t.not_before
     FROM tasks t
@@ -98,10 +108,6 @@ CROSS JOIN LATERAL (
     ORDER BY t.not_before, t.id
     LIMIT 1
 ) oldest
-LEFT JOIN services s
-  ON s.kind = @kind
- AND s.organization = g.organization
- AND s.signal = g.signal
 WHERE CASE
     WHEN @min_bytes::bigint <= 0 OR oldest.suspects <> '' THEN true
     WHEN oldest.not_before <= statement_timestamp() - @max_wait::interval THEN true
@@ -120,7 +126,7 @@ WHERE CASE
         ) waiting
     )
 END
-ORDER BY coalesce(s.served_at, '-infinity'), oldest.not_before, g.organization, g.signal
+ORDER BY g.served_at, g.organization, g.signal
 LIMIT 32;
 
 -- name: ClaimTasks :many
