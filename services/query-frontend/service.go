@@ -10,6 +10,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -158,7 +159,12 @@ func (s *Service) Scope(fullMethod string) config.Scope {
 }
 
 // Run keeps the list of workers fresh until ctx ends.
-func (s *Service) Run(ctx context.Context) error { return s.pool.Run(ctx) }
+func (s *Service) Run(ctx context.Context) error {
+	var warming sync.WaitGroup
+	defer warming.Wait()
+	warming.Go(func() { s.frontend.Warm(ctx) })
+	return s.pool.Run(ctx)
+}
 
 // Ready implements host.Service: a frontend needs the index and a worker.
 func (s *Service) Ready(ctx context.Context) error {

@@ -71,6 +71,14 @@ func New(ix Index, source config.Source, f *fan.Fan, meters *Meters, options Opt
 	return &Frontend{index: ix, config: source, fan: f, options: options, meters: meters}
 }
 
+// Warm asks the index once, so that the first query need not wait for a connection and a plan. That it cannot be asked yet matters to nobody.
+func (f *Frontend) Warm(ctx context.Context) {
+	now := time.Now()
+	if all := f.config.Current().Organizations(); len(all) > 0 {
+		_, _ = f.lookup(ctx, all[0].ID, now.Add(-24*time.Hour), now)
+	}
+}
+
 // Caller returns the caller's organization and its settings.
 func (f *Frontend) Caller(ctx context.Context) (*config.Organization, error) {
 	identity, ok := config.IdentityFrom(ctx)

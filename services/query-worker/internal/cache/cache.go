@@ -25,6 +25,7 @@ import (
 	"sync"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/objects"
 )
 
@@ -80,7 +81,42 @@ func Open[T any](options Options[T], store objects.Store) (*Cache[T], error) {
 		return nil, fmt.Errorf("read cache directory: %w", err)
 	}
 	c.life, c.close = context.WithCancel(context.Background())
+	c.tasks.Go(c.warm)
 	return c, nil
+}
+
+// warm parses the sidecars that are there, the last used first, as far as they fit, so that the first scans after a start need not wait for them.
+func (c *Cache[T]) warm() {
+	left := c.options.ParsedBytes
+	for _, name := range c.sidecars() {
+		size, _ := sizeOf(name)
+		if left -= size; left < 0 || c.life.Err() != nil {
+			return
+		}
+		if _, known := c.parsed.get(name); known {
+			continue
+		}
+		content, err := os.ReadFile(filepath.Join(c.options.Dir, name))
+		if err != nil {
+			continue // it was evicted meanwhile
+		}
+		if parsed, err := c.options.Parse(content); err == nil { // what cannot be parsed is fetched again when it is asked for
+			c.parsed.put(name, parsed, size)
+		}
+	}
+}
+
+// sidecars are the names of the sidecars' files, the last used first.
+func (c *Cache[T]) sidecars() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var names []string
+	for place := c.files.recent.Front(); place != nil; place = place.Next() {
+		if name := place.Value.(*file).name; strings.HasSuffix(name, lake.SidecarSuffix) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // Close stops all downloads. Files stay.

@@ -315,6 +315,23 @@ func TestSidecar(t *testing.T) {
 	})
 }
 
+func TestSidecarsAreParsedAgainAtTheStart(t *testing.T) {
+	t.Parallel()
+	m := &memory{content: map[string][]byte{"k.idx": []byte("hello"), "k.parquet": []byte("rows")}}
+	dir := t.TempDir()
+	c := open(t, m, dir, 100)
+	fetch(t, c, object("k.parquet", 4)).Release()
+	if _, err := c.Sidecar(t.Context(), object("k.idx", 5), &cache.Usage{}); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	c = open(t, m, dir, 100)
+	eventually(t, "it is parsed", func() bool {
+		parsed, ok := c.Parsed(object("k.idx", 5))
+		return ok && parsed == "hello"
+	})
+}
+
 type row struct {
 	Row  int32  `parquet:"row"`
 	Body string `parquet:"body"`
