@@ -1578,7 +1578,10 @@ func (x *DeleteDataRequest) GetValidateOnly() bool {
 type DeleteDataResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The delete; without an id with validate_only.
-	Delete        *Delete `protobuf:"bytes,1,opt,name=delete,proto3" json:"delete,omitempty"`
+	Delete *Delete `protobuf:"bytes,1,opt,name=delete,proto3" json:"delete,omitempty"`
+	// With validate_only: streams that the selector's matchers let through, in segments_left segments, which have one of these. Zero: there
+	// is none, or there are too many segments to look into (more than 500), which are then counted by their times alone.
+	Streams       int64 `protobuf:"varint,2,opt,name=streams,proto3" json:"streams,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1618,6 +1621,13 @@ func (x *DeleteDataResponse) GetDelete() *Delete {
 		return x.Delete
 	}
 	return nil
+}
+
+func (x *DeleteDataResponse) GetStreams() int64 {
+	if x != nil {
+		return x.Streams
+	}
+	return 0
 }
 
 // Delete is a delete of data and its progress.
@@ -3756,9 +3766,10 @@ const file_lakerunner_janitor_v1_janitor_proto_rawDesc = "" +
 	"\x03end\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12=\n" +
 	"\asources\x18\x06 \x01(\x0e2#.lakerunner.janitor.v1.SourcePolicyR\asources\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12#\n" +
-	"\rvalidate_only\x18\b \x01(\bR\fvalidateOnly\"K\n" +
+	"\rvalidate_only\x18\b \x01(\bR\fvalidateOnly\"e\n" +
 	"\x12DeleteDataResponse\x125\n" +
-	"\x06delete\x18\x01 \x01(\v2\x1d.lakerunner.janitor.v1.DeleteR\x06delete\"\xbf\x05\n" +
+	"\x06delete\x18\x01 \x01(\v2\x1d.lakerunner.janitor.v1.DeleteR\x06delete\x12\x18\n" +
+	"\astreams\x18\x02 \x01(\x03R\astreams\"\xbf\x05\n" +
 	"\x06Delete\x12\x1b\n" +
 	"\tdelete_id\x18\x01 \x01(\tR\bdeleteId\x12\"\n" +
 	"\forganization\x18\x02 \x01(\tR\forganization\x122\n" +
