@@ -3,12 +3,15 @@
 package segfile
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"hash/maphash"
 	"maps"
 	"math"
+	"math/bits"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/klauspost/compress/zstd"
@@ -74,6 +77,8 @@ type filterBuilder struct {
 	longParts int
 	fuse      fuseBuilder
 	tokens    []token
+	// previous is the text that was indexed last, in the same row group.
+	previous string
 }
 
 type builtGroup struct {
@@ -114,6 +119,7 @@ func (f *filterBuilder) begin() {
 	clear(f.recent)
 	f.units.reset()
 	f.long, f.longParts = map[string]struct{}{}, 0
+	f.previous = ""
 	f.groups = append(f.groups, builtGroup{})
 }
 
@@ -135,8 +141,58 @@ func (f *filterBuilder) end(g *builtGroup, size int64) {
 	}
 }
 
+// addBody indexes a text, but for what it has in common with the one before: lines of one template, which stand together, differ in few places.
 func (f *filterBuilder) addBody(g *builtGroup, s string) {
-	f.tokens = appendTokens(f.tokens[:0], s)
+	p := f.previous
+	f.previous = s
+	for i, j := 0, 0; i < len(s); {
+		n := commonPrefix(s[i:], p[min(j, len(p)):])
+		if i+n == len(s) && j+n == len(p) {
+			return
+		}
+		for n > 0 && !isBound[s[i+n-1]] {
+			n--
+		}
+		i, j = i+n, j+n
+		end := 0
+		f.tokens, end = appendPart(f.tokens[:0], s[i:])
+		if len(f.tokens) > 0 {
+			f.addPart(g, s[i:][:end])
+		}
+		i, j = i+end+1, nextBound(p, j, end)+1
+	}
+}
+
+// nextBound is the place of a bound from i on, or the end: a part is likely to be as long as the one in its place in the text before.
+func nextBound(s string, i, guess int) int {
+	if i+guess < len(s) && isBound[s[i+guess]] {
+		return i + guess
+	}
+	for i < len(s) && !isBound[s[i]] {
+		i++
+	}
+	return i
+}
+
+// commonPrefix is how many bytes two texts begin with alike.
+func commonPrefix(a, b string) int {
+	n := min(len(a), len(b))
+	i := 0
+	for ; i+8 <= n; i += 8 {
+		x := binary.LittleEndian.Uint64(unsafe.Slice(unsafe.StringData(a[i:]), 8))
+		y := binary.LittleEndian.Uint64(unsafe.Slice(unsafe.StringData(b[i:]), 8))
+		if x != y {
+			return i + bits.TrailingZeros64(x^y)/8
+		}
+	}
+	for i < n && a[i] == b[i] {
+		i++
+	}
+	return i
+}
+
+// addPart indexes a text between two bounds, which has the tokens that were found.
+func (f *filterBuilder) addPart(g *builtGroup, s string) {
 	tokens := f.tokens
 	for i := 0; i < len(tokens); i++ {
 		f.addQuad(s, tokens[i:])

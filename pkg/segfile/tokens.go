@@ -45,6 +45,14 @@ var charsetOf = func() (table [256]charset) {
 	return table
 }()
 
+// isBound tells the delimiters that no unit crosses: all but those that units are joined by. How a text between two of them is indexed depends on it alone.
+var isBound = func() (table [256]bool) {
+	for c := range table {
+		table[c] = charsetOf[c] == 0 && c != '-' && c != '.'
+	}
+	return table
+}()
+
 // token is a token of a text, by its place.
 type token struct {
 	start, end int32
@@ -75,6 +83,30 @@ func appendTokens(dst []token, s string) []token {
 		dst = append(dst, token{start: int32(start), end: int32(i), chars: chars})
 	}
 	return dst
+}
+
+// appendPart appends the tokens of s up to the first bound, and returns that.
+func appendPart(dst []token, s string) (tokens []token, end int) {
+	for i := 0; i < len(s); {
+		chars := charsetOf[s[i]]
+		if chars == 0 {
+			if isBound[s[i]] {
+				return dst, i
+			}
+			i++
+			continue
+		}
+		start := i
+		for i++; i < len(s); i++ {
+			c := charsetOf[s[i]]
+			if c == 0 {
+				break
+			}
+			chars |= c
+		}
+		dst = append(dst, token{start: int32(start), end: int32(i), chars: chars})
+	}
+	return dst, len(s)
 }
 
 // joined reports whether only the byte c stands between two tokens.
