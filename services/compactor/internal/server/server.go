@@ -223,4 +223,3 @@ func organizationOrAll(ctx context.Context, named string) (lake.Organization, er
 	}
 	return wanted, nil
 }
-

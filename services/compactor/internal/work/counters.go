@@ -65,10 +65,12 @@ func (c Counters) merged(reason plan.Reason, inputs []input, added []lake.Segmen
 	}
 }
 
-func (c Counters) mark()                   { add(c.marks, 1) }
-func (c Counters) miss(n int)              { add(c.missing, int64(n)) }
-func (c Counters) skip(reason plan.Reason) { add(c.skipped, 1, attribute.String("reason", string(reason))) }
-func (c Counters) conservationFailure()    { add(c.failures, 1) }
+func (c Counters) mark()      { add(c.marks, 1) }
+func (c Counters) miss(n int) { add(c.missing, int64(n)) }
+func (c Counters) skip(reason plan.Reason) {
+	add(c.skipped, 1, attribute.String("reason", string(reason)))
+}
+func (c Counters) conservationFailure() { add(c.failures, 1) }
 
 func add(c metric.Int64Counter, n int64, attributes ...attribute.KeyValue) {
 	if c != nil {

@@ -101,7 +101,9 @@ func (w *Worker) Work(ctx context.Context, lease *lake.Lease) (lake.Edit, error)
 
 // Asked is Work for somebody who asks for a window, whether or not it is due. report is told of what was done before it is committed.
 func (w *Worker) Asked(report func(Report)) stage.Work {
-	return func(ctx context.Context, lease *lake.Lease) (lake.Edit, error) { return w.work(ctx, lease, true, report) }
+	return func(ctx context.Context, lease *lake.Lease) (lake.Edit, error) {
+		return w.work(ctx, lease, true, report)
+	}
 }
 
 // Plan says what would be done to a window.
