@@ -67,6 +67,8 @@ type commit struct {
 	masked   []int64 // sources whose rows must not be answered: the hidden ones, and older ones in segments that are added
 	ids      []int64 // of the added segments
 	removed  []db.RemoveSegmentsRow
+	changed  []db.MaskSourcesRow // segments whose sources were masked
+	marked   []db.MarkSegmentsRow
 	touched  []touched
 }
 
@@ -361,6 +363,7 @@ func (c *commit) supersede(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.changed = rows
 	if len(c.hidden) == 0 { // only carried masks over into rewritten segments
 		return nil
 	}
@@ -458,27 +461,37 @@ func (c *commit) finishTasks(ctx context.Context) error {
 	return enqueue(ctx, c.q, c.edit.Next)
 }
 
-// record puts what happened into the outbox.
+// record puts the rows that changed into the outbox, and counts what was removed for the run of retention that it was for.
 func (c *commit) record(ctx context.Context) error {
-	r := commitRecord{Lease: c.lease.ID, Kind: c.lease.Kind, Organization: c.lease.Organization}
+	r := changes{cause: string(c.lease.ID), kind: string(c.lease.Kind), organization: c.lease.Organization, edit: c.digest}
 	for i, s := range c.edit.Add {
-		r.Added = append(r.Added, recordedSegment{recordedKey{s.Bucket, s.Key}, c.ids[i], s.Sources})
+		r.hold(c.ids[i], s.Window.Start)
 	}
+	for _, s := range c.changed {
+		r.hold(s.ID, s.WindowStart)
+	}
+	for _, s := range c.marked {
+		r.hold(s.ID, s.WindowStart)
+	}
+	var removed db.CountRemovedParams
 	for _, s := range c.removed {
-		r.Removed = append(r.Removed, recordedKey{s.Bucket, s.Key})
+		r.hold(s.ID, s.WindowStart)
+		removed.Segments++
+		removed.Rows += s.RowCount
+		removed.Bytes += s.Bytes + s.SidecarBytes
 	}
+	r.receipts = slices.Clone(c.hidden)
 	for _, o := range c.edit.Outcomes {
-		r.Receipts = append(r.Receipts, recordedReceipt{o.Receipt, o.State, o.RowsOut})
+		r.receipts = append(r.receipts, int64(o.Receipt))
 	}
-	b, err := json.Marshal(r)
-	if err != nil {
+	if err := putRecord(ctx, c.q, r); err != nil {
 		return err
 	}
-	return c.q.InsertCommitRecord(ctx, db.InsertCommitRecordParams{
-		Lease:        string(c.lease.ID),
-		Organization: string(c.lease.Organization),
-		Record:       b,
-	})
+	if c.lease.Kind != lake.TaskExpire {
+		return nil
+	}
+	removed.Lease = string(c.lease.ID)
+	return c.q.CountRemoved(ctx, removed)
 }
 
 // month is a partition of a signal's segments.

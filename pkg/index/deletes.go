@@ -335,7 +335,7 @@ func (x *Index) MarkDeleteSource(ctx context.Context, id lake.DeleteID, receipt 
 		if n == 0 {
 			return fault.New(fault.NotFound, "there is no receipt %d of organization %s", receipt, d.Organization)
 		}
-		return recordRaw(ctx, q, d.Organization, receipt, raw)
+		return recordRaw(ctx, q, d.Organization, receipt)
 	})
 	return failed("note a source object of a delete", err)
 }

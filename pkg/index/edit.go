@@ -204,33 +204,6 @@ func sourcesOf(edit lake.Edit) []int64 {
 	return slices.Compact(ids)
 }
 
-// commitRecord is what follows a commit into the bucket.
-type commitRecord struct {
-	Lease        lake.LeaseID      `json:"lease"`
-	Kind         lake.TaskKind     `json:"kind"`
-	Organization lake.Organization `json:"organization"`
-	Added        []recordedSegment `json:"added,omitempty"`
-	Removed      []recordedKey     `json:"removed,omitempty"`
-	Receipts     []recordedReceipt `json:"receipts,omitempty"`
-}
-
-type recordedSegment struct {
-	recordedKey
-	ID      int64            `json:"id"`
-	Sources []lake.ReceiptID `json:"sources"`
-}
-
-type recordedKey struct {
-	Bucket string `json:"bucket"`
-	Key    string `json:"key"`
-}
-
-type recordedReceipt struct {
-	ID    lake.ReceiptID    `json:"id"`
-	State lake.ReceiptState `json:"state"`
-	Rows  int64             `json:"rows"`
-}
-
 // checkInvalid gives what checkEdit says its kind.
 func checkInvalid(lease *lake.Lease, edit lake.Edit, now time.Time) error {
 	return fault.Wrap(fault.Invalid, checkEdit(lease, edit, now))

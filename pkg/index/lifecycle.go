@@ -48,11 +48,11 @@ func (c *commit) markSegments(ctx context.Context) error {
 		p.AppliedDeletes = append(p.AppliedDeletes, int64(m.AppliedDelete))
 		p.Rules = append(p.Rules, joined(m.Rules))
 	}
-	n, err := c.q.MarkSegments(ctx, p)
-	if err != nil {
+	var err error
+	if c.marked, err = c.q.MarkSegments(ctx, p); err != nil {
 		return err
 	}
-	return counted("segments", len(marks), n)
+	return counted("segments", len(marks), int64(len(c.marked)))
 }
 
 // countDeleted notes the rows that deletes kept from being written, and the segments that they leave with this edit.

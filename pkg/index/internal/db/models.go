@@ -12,6 +12,18 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
+type AuditLog struct {
+	ID           int64
+	At           time.Time
+	Actor        string
+	Organization string
+	Action       string
+	Subject      string
+	Detail       string
+	PreviousHash string
+	Hash         string
+}
+
 type Backfill struct {
 	ID               int64
 	Bucket           string
@@ -37,6 +49,17 @@ type CommitRecord struct {
 	Organization string
 	Record       []byte
 	CommittedAt  time.Time
+}
+
+type Completeness struct {
+	Organization string
+	Bucket       string
+	Prefix       string
+	Hour         time.Time
+	Objects      int64
+	Known        int64
+	Bytes        int64
+	ComparedAt   time.Time
 }
 
 type Cost struct {
@@ -134,6 +157,34 @@ type Receipt struct {
 	ReceivedAt   *time.Time
 }
 
+type RetentionLease struct {
+	Lease string
+	Run   int64
+}
+
+type RetentionRun struct {
+	ID               int64
+	Organization     string
+	Signal           int16
+	Cutoff           time.Time
+	Selector         string
+	StartedAt        time.Time
+	FinishedAt       *time.Time
+	DueSegments      int64
+	DueRows          int64
+	DueBytes         int64
+	RemovedSegments  int64
+	RemovedRows      int64
+	RemovedBytes     int64
+	GoneSegments     int64
+	GoneRows         int64
+	GoneBytes        int64
+	DeletedSegments  int64
+	DeletedRows      int64
+	DeletedBytes     int64
+	WindowsToRewrite int64
+}
+
 type Segment struct {
 	ID            int64
 	Organization  string
@@ -158,6 +209,7 @@ type Segment struct {
 	AppliedDelete int64
 	Rules         []string
 	Identified    bool
+	MissingSince  *time.Time
 }
 
 type SegmentSource struct {
@@ -249,6 +301,11 @@ type Service struct {
 	Organization string
 	Signal       int16
 	ServedAt     time.Time
+}
+
+type Snapshot struct {
+	Organization string
+	StartedAt    time.Time
 }
 
 type Task struct {

@@ -256,22 +256,6 @@ func (q *Queries) BumpVersions(ctx context.Context, arg BumpVersionsParams) ([]B
 	return items, nil
 }
 
-const insertCommitRecord = `-- name: InsertCommitRecord :exec
-INSERT INTO commit_records (lease, organization, record)
-VALUES ($1, $2, $3)
-`
-
-type InsertCommitRecordParams struct {
-	Lease        string
-	Organization string
-	Record       []byte
-}
-
-func (q *Queries) InsertCommitRecord(ctx context.Context, arg InsertCommitRecordParams) error {
-	_, err := q.db.Exec(ctx, insertCommitRecord, arg.Lease, arg.Organization, arg.Record)
-	return err
-}
-
 const insertSegmentSources = `-- name: InsertSegmentSources :execrows
 INSERT INTO segment_sources (receipt, segment, signal, window_start)
 SELECT unnest($1::bigint[]),
@@ -568,22 +552,36 @@ func (q *Queries) MakeSegmentMonth(ctx context.Context, arg MakeSegmentMonthPara
 	return err
 }
 
-const markSegments = `-- name: MarkSegments :execrows
-UPDATE segments
-SET applied_delete = greatest(segments.applied_delete, m.applied_delete),
-    rules = ARRAY(
-        SELECT DISTINCT r.rule
-        FROM unnest(segments.rules || string_to_array(m.rules, ',')) AS r (rule)
-        ORDER BY r.rule
-    )
-FROM (
+const markSegments = `-- name: MarkSegments :many
+WITH wanted AS (
     SELECT unnest($2::bigint[]) AS id,
            unnest($3::bigint[]) AS applied_delete,
            unnest($4::text[]) AS rules
-) m
-WHERE segments.id = m.id
+),
+places AS MATERIALIZED (
+    SELECT w.id, w.applied_delete, w.rules, place.signal, place.window_start
+    FROM wanted w
+    CROSS JOIN LATERAL (
+        SELECT ss.signal, ss.window_start
+        FROM segment_sources ss
+        WHERE ss.segment = w.id
+        LIMIT 1
+    ) place
+)
+UPDATE segments
+SET applied_delete = greatest(segments.applied_delete, p.applied_delete),
+    rules = ARRAY(
+        SELECT DISTINCT r.rule
+        FROM unnest(segments.rules || string_to_array(p.rules, ',')) AS r (rule)
+        ORDER BY r.rule
+    )
+FROM places p
+WHERE segments.signal = p.signal
+  AND segments.window_start = p.window_start
+  AND segments.id = p.id
   AND segments.organization = $1
   AND segments.removed_at IS NULL
+RETURNING segments.id, segments.window_start
 `
 
 type MarkSegmentsParams struct {
@@ -593,18 +591,35 @@ type MarkSegmentsParams struct {
 	Rules          []string
 }
 
-// Says of live segments what need not be done to them any more. In each month served by segments_id; bounded by the arrays.
-func (q *Queries) MarkSegments(ctx context.Context, arg MarkSegmentsParams) (int64, error) {
-	result, err := q.db.Exec(ctx, markSegments,
+type MarkSegmentsRow struct {
+	ID          int64
+	WindowStart time.Time
+}
+
+// Says of live segments what need not be done to them any more. Served as RemoveSegments is; bounded by the arrays.
+func (q *Queries) MarkSegments(ctx context.Context, arg MarkSegmentsParams) ([]MarkSegmentsRow, error) {
+	rows, err := q.db.Query(ctx, markSegments,
 		arg.Organization,
 		arg.Ids,
 		arg.AppliedDeletes,
 		arg.Rules,
 	)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return result.RowsAffected(), nil
+	defer rows.Close()
+	items := []MarkSegmentsRow{}
+	for rows.Next() {
+		var i MarkSegmentsRow
+		if err := rows.Scan(&i.ID, &i.WindowStart); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const maskSources = `-- name: MaskSources :many
@@ -662,19 +677,36 @@ func (q *Queries) MaskSources(ctx context.Context, receipts []int64) ([]MaskSour
 }
 
 const removeSegments = `-- name: RemoveSegments :many
+WITH wanted AS (
+    SELECT unnest($3::bigint[]) AS id
+),
+places AS MATERIALIZED (
+    SELECT w.id, place.signal, place.window_start
+    FROM wanted w
+    CROSS JOIN LATERAL (
+        SELECT ss.signal, ss.window_start
+        FROM segment_sources ss
+        WHERE ss.segment = w.id
+        LIMIT 1
+    ) place
+)
 UPDATE segments
 SET removed_at = clock_timestamp(),
     removed_by = $1
-WHERE id = ANY ($2::bigint[])
-  AND organization = $3
-  AND removed_at IS NULL
-RETURNING id, signal, window_start, window_length, bucket, key, bytes, sidecar_bytes, row_count
+FROM places p
+WHERE segments.signal = p.signal
+  AND segments.window_start = p.window_start
+  AND segments.id = p.id
+  AND segments.organization = $2
+  AND segments.removed_at IS NULL
+RETURNING segments.id, segments.signal, segments.window_start, segments.window_length, segments.bucket, segments.key, segments.bytes,
+          segments.sidecar_bytes, segments.row_count
 `
 
 type RemoveSegmentsParams struct {
 	Lease        string
-	Ids          []int64
 	Organization string
+	Ids          []int64
 }
 
 type RemoveSegmentsRow struct {
@@ -689,9 +721,10 @@ type RemoveSegmentsRow struct {
 	RowCount     int64
 }
 
-// Marks live segments as removed. In each month served by segments_id; bounded by the array.
+// Marks live segments as removed. Where they are is served by segment_sources_segment, so that only the segment's month is asked,
+// by segments_id; bounded by the array.
 func (q *Queries) RemoveSegments(ctx context.Context, arg RemoveSegmentsParams) ([]RemoveSegmentsRow, error) {
-	rows, err := q.db.Query(ctx, removeSegments, arg.Lease, arg.Ids, arg.Organization)
+	rows, err := q.db.Query(ctx, removeSegments, arg.Lease, arg.Organization, arg.Ids)
 	if err != nil {
 		return nil, err
 	}
@@ -748,7 +781,7 @@ func (q *Queries) SegmentIDs(ctx context.Context, count int32) ([]int64, error) 
 }
 
 const segmentsOfReceipt = `-- name: SegmentsOfReceipt :many
-SELECT segments.id, segments.organization, segments.signal, segments.window_start, segments.window_length, segments.level, segments.bucket, segments.key, segments.bytes, segments.sidecar_bytes, segments.row_count, segments.first_time, segments.last_time, segments.format_version, segments.row_hash, segments.masked_sources, segments.lease, segments.created_at, segments.removed_at, segments.removed_by, segments.applied_delete, segments.rules, segments.identified
+SELECT segments.id, segments.organization, segments.signal, segments.window_start, segments.window_length, segments.level, segments.bucket, segments.key, segments.bytes, segments.sidecar_bytes, segments.row_count, segments.first_time, segments.last_time, segments.format_version, segments.row_hash, segments.masked_sources, segments.lease, segments.created_at, segments.removed_at, segments.removed_by, segments.applied_delete, segments.rules, segments.identified, segments.missing_since
 FROM segment_sources ss
 JOIN segments
   ON segments.signal = ss.signal
@@ -798,6 +831,7 @@ func (q *Queries) SegmentsOfReceipt(ctx context.Context, receipt int64) ([]Segme
 			&i.Segment.AppliedDelete,
 			&i.Segment.Rules,
 			&i.Segment.Identified,
+			&i.Segment.MissingSince,
 		); err != nil {
 			return nil, err
 		}

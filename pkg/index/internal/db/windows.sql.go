@@ -242,7 +242,7 @@ func (q *Queries) Totals(ctx context.Context, organization string) ([]SegmentTot
 
 const windowSegments = `-- name: WindowSegments :many
 
-SELECT segments.id, segments.organization, segments.signal, segments.window_start, segments.window_length, segments.level, segments.bucket, segments.key, segments.bytes, segments.sidecar_bytes, segments.row_count, segments.first_time, segments.last_time, segments.format_version, segments.row_hash, segments.masked_sources, segments.lease, segments.created_at, segments.removed_at, segments.removed_by, segments.applied_delete, segments.rules, segments.identified
+SELECT segments.id, segments.organization, segments.signal, segments.window_start, segments.window_length, segments.level, segments.bucket, segments.key, segments.bytes, segments.sidecar_bytes, segments.row_count, segments.first_time, segments.last_time, segments.format_version, segments.row_hash, segments.masked_sources, segments.lease, segments.created_at, segments.removed_at, segments.removed_by, segments.applied_delete, segments.rules, segments.identified, segments.missing_since
 FROM segments
 WHERE organization = $1
   AND signal = $2::smallint
@@ -307,6 +307,7 @@ func (q *Queries) WindowSegments(ctx context.Context, arg WindowSegmentsParams) 
 			&i.Segment.AppliedDelete,
 			&i.Segment.Rules,
 			&i.Segment.Identified,
+			&i.Segment.MissingSince,
 		); err != nil {
 			return nil, err
 		}

@@ -45,32 +45,64 @@ SELECT unnest(@receipts::bigint[]),
        unnest(@window_starts::timestamptz[]);
 
 -- name: RemoveSegments :many
--- Marks live segments as removed. In each month served by segments_id; bounded by the array.
+-- Marks live segments as removed. Where they are is served by segment_sources_segment, so that only the segment's month is asked,
+-- by segments_id; bounded by the array.
+WITH wanted AS (
+    SELECT unnest(@ids::bigint[]) AS id
+),
+places AS MATERIALIZED (
+    SELECT w.id, place.signal, place.window_start
+    FROM wanted w
+    CROSS JOIN LATERAL (
+        SELECT ss.signal, ss.window_start
+        FROM segment_sources ss
+        WHERE ss.segment = w.id
+        LIMIT 1
+    ) place
+)
 UPDATE segments
 SET removed_at = clock_timestamp(),
     removed_by = @lease
-WHERE id = ANY (@ids::bigint[])
-  AND organization = @organization
-  AND removed_at IS NULL
-RETURNING id, signal, window_start, window_length, bucket, key, bytes, sidecar_bytes, row_count;
+FROM places p
+WHERE segments.signal = p.signal
+  AND segments.window_start = p.window_start
+  AND segments.id = p.id
+  AND segments.organization = @organization
+  AND segments.removed_at IS NULL
+RETURNING segments.id, segments.signal, segments.window_start, segments.window_length, segments.bucket, segments.key, segments.bytes,
+          segments.sidecar_bytes, segments.row_count;
 
--- name: MarkSegments :execrows
--- Says of live segments what need not be done to them any more. In each month served by segments_id; bounded by the arrays.
-UPDATE segments
-SET applied_delete = greatest(segments.applied_delete, m.applied_delete),
-    rules = ARRAY(
-        SELECT DISTINCT r.rule
-        FROM unnest(segments.rules || string_to_array(m.rules, ',')) AS r (rule)
-        ORDER BY r.rule
-    )
-FROM (
+-- name: MarkSegments :many
+-- Says of live segments what need not be done to them any more. Served as RemoveSegments is; bounded by the arrays.
+WITH wanted AS (
     SELECT unnest(@ids::bigint[]) AS id,
            unnest(@applied_deletes::bigint[]) AS applied_delete,
            unnest(@rules::text[]) AS rules
-) m
-WHERE segments.id = m.id
+),
+places AS MATERIALIZED (
+    SELECT w.id, w.applied_delete, w.rules, place.signal, place.window_start
+    FROM wanted w
+    CROSS JOIN LATERAL (
+        SELECT ss.signal, ss.window_start
+        FROM segment_sources ss
+        WHERE ss.segment = w.id
+        LIMIT 1
+    ) place
+)
+UPDATE segments
+SET applied_delete = greatest(segments.applied_delete, p.applied_delete),
+    rules = ARRAY(
+        SELECT DISTINCT r.rule
+        FROM unnest(segments.rules || string_to_array(p.rules, ',')) AS r (rule)
+        ORDER BY r.rule
+    )
+FROM places p
+WHERE segments.signal = p.signal
+  AND segments.window_start = p.window_start
+  AND segments.id = p.id
   AND segments.organization = @organization
-  AND segments.removed_at IS NULL;
+  AND segments.removed_at IS NULL
+RETURNING segments.id, segments.window_start;
 
 -- name: MaskSources :many
 -- Hides the rows of sources in the segments that hold them. Served by segment_sources_pkey, then in the segment's month by
@@ -300,7 +332,3 @@ WHERE ss.receipt = @receipt
   AND segments.removed_at IS NULL
 ORDER BY segments.window_start, segments.id
 LIMIT 10000;
-
--- name: InsertCommitRecord :exec
-INSERT INTO commit_records (lease, organization, record)
-VALUES (@lease, @organization, @record);
