@@ -6,9 +6,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,18 +54,48 @@ func (s *Scan) lost(ctx context.Context, start, end int64) (map[int]rowSet, erro
 	start, end = hours(start, end)
 	all := map[int]rowSet{}
 	for _, group := range s.rivals(start, end) {
-		contents, err := s.contents(ctx, start, end)
+		// Who loses depends on these segments, and on nothing else that is asked.
+		found, err := s.scanner.lost.get(s.signature(group, start, end), func(string) (map[int]rowSet, error) { return s.lostIn(ctx, group, start, end) })
 		if err != nil {
 			return nil, err
 		}
-		d := &doubles{scan: s, cuts: map[int]*cut{}, first: map[columns.Identity]claim{}, ties: map[columns.Identity][]claim{}, lost: all}
-		err = d.find(ctx, group, contents, start, end)
-		s.memory.give(d.held)
-		if err != nil {
-			return nil, err
+		for n, rows := range found {
+			all[group[n]] = rows
 		}
 	}
 	return all, nil
+}
+
+// signature says all that the doubles of a group depend on.
+func (s *Scan) signature(group []int, start, end int64) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d %d", start, end)
+	for _, d := range s.deletes {
+		fmt.Fprintf(&b, " %d", d.Number)
+	}
+	for _, i := range group {
+		g := &s.segments[i]
+		fmt.Fprintf(&b, "\n%s/%s %d %v", g.File.Bucket, g.File.Key, g.Applied, g.Masked)
+	}
+	return b.String()
+}
+
+// lostIn finds who loses in one group, by place in it.
+func (s *Scan) lostIn(ctx context.Context, group []int, start, end int64) (map[int]rowSet, error) {
+	contents, err := s.contents(ctx, start, end)
+	if err != nil {
+		return nil, err
+	}
+	d := &doubles{scan: s, cuts: map[int]*cut{}, first: map[columns.Identity]claim{}, ties: map[columns.Identity][]claim{}, lost: map[int]rowSet{}}
+	err = d.find(ctx, group, contents, start, end)
+	s.memory.give(d.held)
+	found := map[int]rowSet{}
+	for n, i := range group {
+		if rows := d.lost[i]; rows != nil {
+			found[n] = rows
+		}
+	}
+	return found, err
 }
 
 // hours widens a range to whole ones.

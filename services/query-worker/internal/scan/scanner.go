@@ -55,6 +55,7 @@ type Scanner struct {
 	kept    *kept
 	windows texts[*windowed]
 	lines   texts[*lineQuery]
+	lost    texts[map[int]rowSet]
 }
 
 // New returns a scanner.
