@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+// Package retention removes segments that are past their retention from the index, and hands windows of which only some rows are due to
+// compaction. What it removes, the sweep deletes after the grace; each run's numbers are kept, so that they show it.
+//
+// Invariants:
+//
+//	T1. A segment is removed only when the end of its window is past every policy that may fit some of its rows.
+//	T2. No transaction removes more than 1,000 segments.
+//	T3. A run counts what is due once, at its beginning, and then goes on, over crashes, until nothing of that is left: as many segments are
+//	    removed as were due (others in place of those that compaction replaced meanwhile), and in the end deleted and seen to be gone.
+//	T4. Doing it twice, or from two processes at once, removes the same segments once.
+package retention
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/lakerunner/lakerunner/pkg/config"
+	"github.com/lakerunner/lakerunner/pkg/index"
+	"github.com/lakerunner/lakerunner/pkg/lake"
+)
+
+// Index is what retention needs of the index.
+type Index interface {
+	Now(ctx context.Context) (time.Time, error)
+	DueSegments(ctx context.Context, query index.DueQuery) ([]lake.Segment, error)
+	StaleWindows(ctx context.Context, query index.StaleQuery) ([]index.WindowDebt, error)
+	BeginRetention(ctx context.Context, run index.RetentionRun) (int64, error)
+	RetentionRemoved(ctx context.Context, id int64, lease lake.LeaseID, count index.Count, finished bool) error
+	RetentionRuns(ctx context.Context, org lake.Organization, pageSize int, pageToken string) ([]index.RetentionRun, string, error)
+}
+
+// Deps are what retention works on.
+type Deps struct {
+	Index      Index
+	Config     config.Source
+	Checkpoint func(name string)
+}
+
+const (
+	// batch is how many segments one commit removes.
+	batch = 1000
+	// windows is how many windows one run hands to compaction for each policy or field rule.
+	windows = 1000
+	// runs is how many runs are looked through for one that is under way.
+	runs = 100
+)
+
+// Keeper applies retention and sees to field rules that are due.
+type Keeper struct{ deps Deps }
+
+// New returns a keeper.
+func New(d Deps) *Keeper { return &Keeper{deps: d} }
+
+// Duty removes the next segments of one signal that are due. While more are, it asks for itself at once.
+func (k *Keeper) Duty(ctx context.Context, lease *lake.Lease) (lake.Edit, error) {
+	var edit lake.Edit
+	for _, task := range lease.Tasks {
+		if err := k.step(ctx, lease, task.Signal, &edit); err != nil {
+			return lake.Edit{}, err
+		}
+	}
+	return edit, nil
+}
+
+func (k *Keeper) step(ctx context.Context, lease *lake.Lease, signal lake.Signal, edit *lake.Edit) error {
+	due, err := k.due(ctx, lease.Organization, signal)
+	if err != nil {
+		return err
+	}
+	if err := k.rewrite(ctx, due, edit); err != nil {
+		return err
+	}
+	run, err := k.run(ctx, due, int64(len(edit.Next)))
+	if err != nil || run == nil {
+		return err
+	}
+	k.deps.Checkpoint("retention-begun")
+	var segments []lake.Segment
+	if cutoff := due.until(run.Cutoff); !cutoff.IsZero() {
+		segments, err = k.deps.Index.DueSegments(ctx, index.DueQuery{Organization: due.organization, Signal: signal, Before: cutoff, Limit: batch})
+		if err != nil {
+			return err
+		}
+	}
+	for _, s := range segments {
+		edit.Remove = append(edit.Remove, s.ID)
+	}
+	if err := k.deps.Index.RetentionRemoved(ctx, run.ID, lease.ID, index.Count{}, len(segments) == 0); err != nil {
+		return err
+	}
+	k.deps.Checkpoint("retention-counted")
+	if len(segments) > 0 {
+		edit.Next = append(edit.Next, lake.Task{Kind: lake.TaskExpire, Organization: due.organization, Signal: signal})
+	}
+	return nil
+}
+
+// due is what the policies of one signal say now.
+type due struct {
+	organization lake.Organization
+	signal       lake.Signal
+	now          time.Time
+	plan         Plan
+	fields       []config.FieldRule
+}
+
+func (k *Keeper) due(ctx context.Context, org lake.Organization, signal lake.Signal) (due, error) {
+	now, err := k.deps.Index.Now(ctx)
+	d := due{organization: org, signal: signal, now: now}
+	if organization, ok := k.deps.Config.Current().Organization(org); ok {
+		d.plan, d.fields = PlanOf(organization.RetentionOf(signal)), organization.FieldsOf(signal)
+	}
+	return d, err
+}
+
+// cutoff is the time before which whole segments are due; zero: none are.
+func (d due) cutoff() time.Time {
+	if d.plan.Whole == 0 {
+		return time.Time{}
+	}
+	return d.now.Add(-d.plan.Whole)
+}
+
+// until is a run's cutoff, unless the policies keep rows longer by now.
+func (d due) until(cutoff time.Time) time.Time {
+	if own := d.cutoff(); own.Before(cutoff) {
+		return own
+	}
+	return cutoff
+}
+
+// run returns the run that is under way, or begins one; nil: nothing is due.
+func (k *Keeper) run(ctx context.Context, d due, rewrites int64) (*index.RetentionRun, error) {
+	known, _, err := k.deps.Index.RetentionRuns(ctx, d.organization, runs, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, run := range known {
+		if run.Signal == d.signal && run.FinishedAt.IsZero() {
+			return &run, nil
+		}
+	}
+	count, err := k.count(ctx, d)
+	if err != nil || count.Segments == 0 {
+		return nil, err
+	}
+	run := index.RetentionRun{Organization: d.organization, Signal: d.signal, Cutoff: d.cutoff(), Due: count, WindowsToRewrite: rewrites}
+	run.ID, err = k.deps.Index.BeginRetention(ctx, run)
+	return &run, err
+}
+
+// count counts the segments that are due, in pages: no statement is long.
+func (k *Keeper) count(ctx context.Context, d due) (index.Count, error) {
+	var count index.Count
+	query := index.DueQuery{Organization: d.organization, Signal: d.signal, Before: d.cutoff(), Limit: batch}
+	if query.Before.IsZero() {
+		return count, nil
+	}
+	for {
+		segments, err := k.deps.Index.DueSegments(ctx, query)
+		if err != nil {
+			return count, err
+		}
+		for _, s := range segments {
+			count.Segments++
+			count.Rows += s.Rows
+			count.Bytes += s.Bytes + s.SidecarBytes
+		}
+		if len(segments) < batch {
+			return count, nil
+		}
+		query.After = &segments[len(segments)-1]
+	}
+}
+
+// rewrite asks for the compaction of windows from which some rows are due, or to which a field rule is.
+func (k *Keeper) rewrite(ctx context.Context, d due, edit *lake.Edit) error {
+	asked := map[lake.Window]bool{}
+	ask := func(rule string, before time.Time) error {
+		found, err := k.deps.Index.StaleWindows(ctx, index.StaleQuery{
+			Organization: d.organization, Signal: d.signal, Before: before, MissingRule: rule, Limit: windows,
+		})
+		for _, w := range found {
+			// What goes as a whole is not worth being written once more.
+			if !asked[w.Window] && w.Window.End().After(d.cutoff()) {
+				asked[w.Window] = true
+				edit.Next = append(edit.Next, Compaction(d.organization, d.signal, w.Window))
+			}
+		}
+		return err
+	}
+	for _, policy := range d.plan.Partial {
+		if err := ask(policy.ID(), d.now.Add(-policy.Keep)); err != nil {
+			return err
+		}
+	}
+	for _, rule := range d.fields {
+		if err := ask(rule.ID(), d.now.Add(-rule.After)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Compaction is the task of compacting a window of segments.
+func Compaction(org lake.Organization, signal lake.Signal, w lake.Window) lake.Task {
+	tier := 0
+	if w.Length > time.Hour {
+		tier = 1
+	}
+	return lake.Task{Kind: lake.TaskCompact, Organization: org, Signal: signal, Window: w, Tier: tier}
+}
+
+// Would says what runs would find due, and changes nothing.
+func (k *Keeper) Would(ctx context.Context, org lake.Organization, signals []lake.Signal) ([]index.RetentionRun, error) {
+	var out []index.RetentionRun
+	for _, signal := range signals {
+		d, err := k.due(ctx, org, signal)
+		if err != nil {
+			return nil, err
+		}
+		var edit lake.Edit
+		if err := k.rewrite(ctx, d, &edit); err != nil {
+			return nil, err
+		}
+		count, err := k.count(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		if count.Segments > 0 || len(edit.Next) > 0 {
+			out = append(out, index.RetentionRun{
+				Organization: org, Signal: signal, Cutoff: d.cutoff(), Due: count, WindowsToRewrite: int64(len(edit.Next)),
+			})
+		}
+	}
+	return out, nil
+}
+
+// Fields says how many segments, bytes and windows lack field rules that are due.
+type Fields struct{ Segments, Bytes, Windows int64 }
+
+// ApplyFields hands the windows that lack field rules to compaction; a dry run only counts them, up to 1,000 for each rule.
+func (k *Keeper) ApplyFields(ctx context.Context, org lake.Organization, signals []lake.Signal, enqueue func([]lake.Task) error) (Fields, error) {
+	var total Fields
+	for _, signal := range signals {
+		d, err := k.due(ctx, org, signal)
+		if err != nil {
+			return total, err
+		}
+		tasks, err := k.lacking(ctx, d, &total)
+		if err == nil && enqueue != nil {
+			err = enqueue(tasks)
+		}
+		if err != nil {
+			return total, fmt.Errorf("field rules of %s: %w", signal, err)
+		}
+	}
+	return total, nil
+}
+
+func (k *Keeper) lacking(ctx context.Context, d due, total *Fields) ([]lake.Task, error) {
+	var tasks []lake.Task
+	asked := map[lake.Window]bool{}
+	for _, rule := range d.fields {
+		found, err := k.deps.Index.StaleWindows(ctx, index.StaleQuery{
+			Organization: d.organization, Signal: d.signal, Before: d.now.Add(-rule.After), MissingRule: rule.ID(), Limit: windows,
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, w := range found {
+			if asked[w.Window] {
+				continue
+			}
+			asked[w.Window] = true
+			total.Segments, total.Bytes, total.Windows = total.Segments+w.Segments, total.Bytes+w.Bytes, total.Windows+1
+			tasks = append(tasks, Compaction(d.organization, d.signal, w.Window))
+		}
+	}
+	return tasks, nil
+}
