@@ -44,10 +44,19 @@ func (x *Index) commit(ctx context.Context, lease *lake.Lease, edit lake.Edit) e
 	if err := x.makeMonths(ctx, edit.Add); err != nil {
 		return err
 	}
-	return x.inTx(ctx, func(q *db.Queries) error {
+	run := func(q *db.Queries) error {
 		c := &commit{q: q, lease: lease, edit: edit, digest: sum}
 		return c.run(ctx)
-	})
+	}
+	if err = x.inTx(ctx, run); !lacksPartition(err) {
+		return err
+	}
+	// Another process dropped an empty month since it was last seen here.
+	x.months.Clear()
+	if err := x.makeMonths(ctx, edit.Add); err != nil {
+		return err
+	}
+	return x.inTx(ctx, run)
 }
 
 // commit is one transaction of Commit. Rows are locked in one order by all of them: lease, tasks, receipts, segments, versions,

@@ -91,6 +91,12 @@ func collided(err error) bool {
 	return errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01")
 }
 
+// lacksPartition reports whether a row found no partition to go to.
+func lacksPartition(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "23514" && strings.Contains(pg.Message, "no partition of relation")
+}
+
 // clean makes a text fit for the database: valid UTF-8 without NUL, and not endless.
 func clean(s string) string {
 	const limit = 2048

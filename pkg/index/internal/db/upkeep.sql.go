@@ -599,6 +599,17 @@ func (q *Queries) InsertRetentionRun(ctx context.Context, arg InsertRetentionRun
 	return i, err
 }
 
+const isMonthEmpty = `-- name: IsMonthEmpty :one
+SELECT is_segment_month_empty($1)::boolean AS empty
+`
+
+func (q *Queries) IsMonthEmpty(ctx context.Context, name string) (bool, error) {
+	row := q.db.QueryRow(ctx, isMonthEmpty, name)
+	var empty bool
+	err := row.Scan(&empty)
+	return empty, err
+}
+
 const lastAuditEntry = `-- name: LastAuditEntry :many
 SELECT a.hash
 FROM audit_log a
@@ -662,22 +673,16 @@ func (q *Queries) LeaseStates(ctx context.Context, ids []string) ([]LeaseStatesR
 }
 
 const lockAudit = `-- name: LockAudit :one
-SELECT nextval('audit_ids')::bigint AS id,
-       clock_timestamp()::timestamptz AS at
+SELECT clock_timestamp()::timestamptz AS at
 FROM pg_advisory_xact_lock(hashtext('lakerunner.audit'))
 `
 
-type LockAuditRow struct {
-	ID int64
-	At time.Time
-}
-
-// Makes entries one at a time, in the order of their numbers; gives the next number and the time.
-func (q *Queries) LockAudit(ctx context.Context) (LockAuditRow, error) {
+// Makes entries one at a time, in the order of their numbers, and gives the time.
+func (q *Queries) LockAudit(ctx context.Context) (time.Time, error) {
 	row := q.db.QueryRow(ctx, lockAudit)
-	var i LockAuditRow
-	err := row.Scan(&i.ID, &i.At)
-	return i, err
+	var at time.Time
+	err := row.Scan(&at)
+	return at, err
 }
 
 const markMissing = `-- name: MarkMissing :exec
@@ -1283,19 +1288,41 @@ func (q *Queries) SetRaw(ctx context.Context, arg SetRawParams) ([]string, error
 }
 
 const statusOf = `-- name: StatusOf :one
-SELECT (SELECT count(*) FROM segments s WHERE s.organization = $1 AND s.removed_at IS NOT NULL) AS removed_segments,
-       (SELECT coalesce(sum(s.row_count), 0)::bigint FROM segments s WHERE s.organization = $1 AND s.removed_at IS NOT NULL) AS removed_rows,
-       (SELECT coalesce(sum(s.bytes + s.sidecar_bytes), 0)::bigint FROM segments s WHERE s.organization = $1 AND s.removed_at IS NOT NULL) AS removed_bytes,
+SELECT removed.segments AS removed_segments,
+       removed.row_count AS removed_rows,
+       removed.bytes AS removed_bytes,
        (SELECT count(*) FROM leases l WHERE l.organization = $1 AND l.state IN ('released', 'expired')) AS abandoned_leases,
        (SELECT count(*) FROM segments s WHERE s.organization = $1 AND s.missing_since IS NOT NULL AND s.removed_at IS NULL) AS missing,
        (SELECT count(*) FROM (SELECT 1 FROM receipts r WHERE r.organization = $1 AND r.state = 'pending' LIMIT 1000) p) AS pending,
        (SELECT count(*) FROM (SELECT 1 FROM receipts r WHERE r.organization = $1 AND r.state = 'failed' LIMIT 1000) f) AS failed,
-       coalesce((SELECT min(r.created_at) FROM receipts r WHERE r.organization = $1 AND r.state = 'pending'), 'epoch')::timestamptz AS oldest_pending,
-       (SELECT coalesce(sum(c.objects), 0)::bigint FROM completeness c WHERE c.organization = $1 AND c.hour >= clock_timestamp() - interval '25 hours') AS compared,
-       (SELECT coalesce(sum(c.known), 0)::bigint FROM completeness c WHERE c.organization = $1 AND c.hour >= clock_timestamp() - interval '25 hours') AS known,
+       coalesce((
+           SELECT r.created_at
+           FROM receipts r
+           WHERE r.organization = $1
+             AND r.state = 'pending'
+           ORDER BY r.id
+           LIMIT 1
+       ), 'epoch')::timestamptz AS oldest_pending,
+       compared.objects AS compared,
+       compared.known AS known,
        (SELECT count(*) FROM commit_records c WHERE c.organization = $1) AS records,
        (SELECT count(*) FROM deletes d WHERE d.organization = $1 AND d.state <> 'done') AS deletes,
        coalesce((SELECT s.started_at FROM snapshots s WHERE s.organization = $1), 'epoch')::timestamptz AS last_snapshot
+FROM (
+    SELECT count(*) AS segments,
+           coalesce(sum(s.row_count), 0)::bigint AS row_count,
+           coalesce(sum(s.bytes + s.sidecar_bytes), 0)::bigint AS bytes
+    FROM segments s
+    WHERE s.organization = $1
+      AND s.removed_at IS NOT NULL
+) removed
+CROSS JOIN (
+    SELECT coalesce(sum(c.objects), 0)::bigint AS objects,
+           coalesce(sum(c.known), 0)::bigint AS known
+    FROM completeness c
+    WHERE c.organization = $1
+      AND c.hour >= date_trunc('hour', clock_timestamp()) - interval '24 hours'
+) compared
 `
 
 type StatusOfRow struct {
@@ -1314,8 +1341,8 @@ type StatusOfRow struct {
 	LastSnapshot    time.Time
 }
 
-// What one organization's status says. Served by segments_removed_of, leases_abandoned_of, segments_missing, receipts_unfinished,
-// completeness_pkey and deletes_listing.
+// What one organization's status says. Served by segments_removed_of, leases_abandoned_of, segments_missing, receipts_unfinished (counted
+// up to 1,000), receipts_listing_by_state, completeness_pkey, commit_records_of and deletes_listing.
 func (q *Queries) StatusOf(ctx context.Context, organization string) (StatusOfRow, error) {
 	row := q.db.QueryRow(ctx, statusOf, organization)
 	var i StatusOfRow
@@ -1697,6 +1724,54 @@ func (q *Queries) WholeAuditPage(ctx context.Context, arg WholeAuditPageParams) 
 	items := []WholeAuditPageRow{}
 	for rows.Next() {
 		var i WholeAuditPageRow
+		if err := rows.Scan(
+			&i.AuditLog.ID,
+			&i.AuditLog.At,
+			&i.AuditLog.Actor,
+			&i.AuditLog.Organization,
+			&i.AuditLog.Action,
+			&i.AuditLog.Subject,
+			&i.AuditLog.Detail,
+			&i.AuditLog.PreviousHash,
+			&i.AuditLog.Hash,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const wholeAuditPageDescending = `-- name: WholeAuditPageDescending :many
+SELECT a.id, a.at, a.actor, a.organization, a.action, a.subject, a.detail, a.previous_hash, a.hash
+FROM audit_log a
+WHERE a.id < $1
+ORDER BY a.id DESC
+LIMIT $2
+`
+
+type WholeAuditPageDescendingParams struct {
+	Before   int64
+	PageSize int32
+}
+
+type WholeAuditPageDescendingRow struct {
+	AuditLog AuditLog
+}
+
+// Newest first. Served by audit_log_pkey.
+func (q *Queries) WholeAuditPageDescending(ctx context.Context, arg WholeAuditPageDescendingParams) ([]WholeAuditPageDescendingRow, error) {
+	rows, err := q.db.Query(ctx, wholeAuditPageDescending, arg.Before, arg.PageSize)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []WholeAuditPageDescendingRow{}
+	for rows.Next() {
+		var i WholeAuditPageDescendingRow
 		if err := rows.Scan(
 			&i.AuditLog.ID,
 			&i.AuditLog.At,

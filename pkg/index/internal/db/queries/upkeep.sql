@@ -259,9 +259,8 @@ ORDER BY bucket, prefix
 LIMIT @page_size;
 
 -- name: LockAudit :one
--- Makes entries one at a time, in the order of their numbers; gives the next number and the time.
-SELECT nextval('audit_ids')::bigint AS id,
-       clock_timestamp()::timestamptz AS at
+-- Makes entries one at a time, in the order of their numbers, and gives the time.
+SELECT clock_timestamp()::timestamptz AS at
 FROM pg_advisory_xact_lock(hashtext('lakerunner.audit'));
 
 -- name: LastAuditEntry :many
@@ -294,6 +293,14 @@ SELECT sqlc.embed(a)
 FROM audit_log a
 WHERE a.id > @after
 ORDER BY a.id
+LIMIT @page_size;
+
+-- name: WholeAuditPageDescending :many
+-- Newest first. Served by audit_log_pkey.
+SELECT sqlc.embed(a)
+FROM audit_log a
+WHERE a.id < @before
+ORDER BY a.id DESC
 LIMIT @page_size;
 
 -- name: AuditOfSubject :many
@@ -358,6 +365,9 @@ SELECT segment_months()::jsonb AS months;
 
 -- name: DropMonth :one
 SELECT drop_segment_month(@name)::boolean AS dropped;
+
+-- name: IsMonthEmpty :one
+SELECT is_segment_month_empty(@name)::boolean AS empty;
 
 -- name: TrimLeases :execrows
 -- Leases that were committed long ago and whose record has been shipped. Served by leases_committed.
@@ -474,21 +484,43 @@ ORDER BY 1
 LIMIT 10000;
 
 -- name: StatusOf :one
--- What one organization's status says. Served by segments_removed_of, leases_abandoned_of, segments_missing, receipts_unfinished,
--- completeness_pkey and deletes_listing.
-SELECT (SELECT count(*) FROM segments s WHERE s.organization = @organization AND s.removed_at IS NOT NULL) AS removed_segments,
-       (SELECT coalesce(sum(s.row_count), 0)::bigint FROM segments s WHERE s.organization = @organization AND s.removed_at IS NOT NULL) AS removed_rows,
-       (SELECT coalesce(sum(s.bytes + s.sidecar_bytes), 0)::bigint FROM segments s WHERE s.organization = @organization AND s.removed_at IS NOT NULL) AS removed_bytes,
+-- What one organization's status says. Served by segments_removed_of, leases_abandoned_of, segments_missing, receipts_unfinished (counted
+-- up to 1,000), receipts_listing_by_state, completeness_pkey, commit_records_of and deletes_listing.
+SELECT removed.segments AS removed_segments,
+       removed.row_count AS removed_rows,
+       removed.bytes AS removed_bytes,
        (SELECT count(*) FROM leases l WHERE l.organization = @organization AND l.state IN ('released', 'expired')) AS abandoned_leases,
        (SELECT count(*) FROM segments s WHERE s.organization = @organization AND s.missing_since IS NOT NULL AND s.removed_at IS NULL) AS missing,
        (SELECT count(*) FROM (SELECT 1 FROM receipts r WHERE r.organization = @organization AND r.state = 'pending' LIMIT 1000) p) AS pending,
        (SELECT count(*) FROM (SELECT 1 FROM receipts r WHERE r.organization = @organization AND r.state = 'failed' LIMIT 1000) f) AS failed,
-       coalesce((SELECT min(r.created_at) FROM receipts r WHERE r.organization = @organization AND r.state = 'pending'), 'epoch')::timestamptz AS oldest_pending,
-       (SELECT coalesce(sum(c.objects), 0)::bigint FROM completeness c WHERE c.organization = @organization AND c.hour >= clock_timestamp() - interval '25 hours') AS compared,
-       (SELECT coalesce(sum(c.known), 0)::bigint FROM completeness c WHERE c.organization = @organization AND c.hour >= clock_timestamp() - interval '25 hours') AS known,
+       coalesce((
+           SELECT r.created_at
+           FROM receipts r
+           WHERE r.organization = @organization
+             AND r.state = 'pending'
+           ORDER BY r.id
+           LIMIT 1
+       ), 'epoch')::timestamptz AS oldest_pending,
+       compared.objects AS compared,
+       compared.known AS known,
        (SELECT count(*) FROM commit_records c WHERE c.organization = @organization) AS records,
        (SELECT count(*) FROM deletes d WHERE d.organization = @organization AND d.state <> 'done') AS deletes,
-       coalesce((SELECT s.started_at FROM snapshots s WHERE s.organization = @organization), 'epoch')::timestamptz AS last_snapshot;
+       coalesce((SELECT s.started_at FROM snapshots s WHERE s.organization = @organization), 'epoch')::timestamptz AS last_snapshot
+FROM (
+    SELECT count(*) AS segments,
+           coalesce(sum(s.row_count), 0)::bigint AS row_count,
+           coalesce(sum(s.bytes + s.sidecar_bytes), 0)::bigint AS bytes
+    FROM segments s
+    WHERE s.organization = @organization
+      AND s.removed_at IS NOT NULL
+) removed
+CROSS JOIN (
+    SELECT coalesce(sum(c.objects), 0)::bigint AS objects,
+           coalesce(sum(c.known), 0)::bigint AS known
+    FROM completeness c
+    WHERE c.organization = @organization
+      AND c.hour >= date_trunc('hour', clock_timestamp()) - interval '24 hours'
+) compared;
 
 -- name: BuriedByKind :many
 -- Buried tasks are few. Bounded by the kinds there are.
