@@ -73,9 +73,9 @@ func (d *deleteCommand) run(ctx context.Context, selector string) error {
 			return err
 		}
 		if d.dryRun {
-			return d.printPlan(planned.GetDelete())
+			return d.printPlan(planned)
 		}
-		if !d.yes && !d.agreed(planned.GetDelete()) {
+		if !d.yes && !d.agreed(planned) {
 			return nil
 		}
 		request.ValidateOnly = false
@@ -122,7 +122,7 @@ func (d *deleteCommand) request(selector string) (*janitorv1.DeleteDataRequest, 
 	return request, nil
 }
 
-func (d *deleteCommand) printPlan(planned *janitorv1.Delete) error {
+func (d *deleteCommand) printPlan(planned *janitorv1.DeleteDataResponse) error {
 	if d.output == "json" {
 		return printProto(d.client.env.Stdout, planned)
 	}
@@ -130,18 +130,22 @@ func (d *deleteCommand) printPlan(planned *janitorv1.Delete) error {
 	return err
 }
 
-func (d *deleteCommand) plan(planned *janitorv1.Delete) string {
-	zone := d.client.env.Now().Location()
+func (d *deleteCommand) plan(answer *janitorv1.DeleteDataResponse) string {
+	planned, zone := answer.GetDelete(), d.client.env.Now().Location()
+	streams := ""
+	if answer.GetStreams() > 0 {
+		streams = ", with " + formatCounted(answer.GetStreams(), "stream")
+	}
 	from := "the beginning"
 	if planned.GetStart().AsTime().Unix() > 0 {
 		from = formatTime(planned.GetStart(), zone)
 	}
-	return fmt.Sprintf("%s of %s, from %s to %s: at most %s (%s) hold such rows; source objects: %s", planned.GetSelector(), planned.GetOrganization(),
-		from, formatTime(planned.GetEnd(), zone), formatCounted(planned.GetSegmentsLeft(), "segment"), formatBytes(planned.GetBytesLeft()), d.sources)
+	return fmt.Sprintf("%s of %s, from %s to %s: at most %s (%s)%s hold such rows; source objects: %s", planned.GetSelector(), planned.GetOrganization(),
+		from, formatTime(planned.GetEnd(), zone), formatCounted(planned.GetSegmentsLeft(), "segment"), formatBytes(planned.GetBytesLeft()), streams, d.sources)
 }
 
 // agreed asks the user; no answer is a no.
-func (d *deleteCommand) agreed(planned *janitorv1.Delete) bool {
+func (d *deleteCommand) agreed(planned *janitorv1.DeleteDataResponse) bool {
 	fmt.Fprintf(d.client.env.Stderr, "%s\nDeleted rows do not come back. Delete them? [y/N] ", d.plan(planned))
 	line, _ := bufio.NewReader(d.client.env.Stdin).ReadString('\n')
 	switch strings.ToLower(strings.TrimSpace(line)) {
