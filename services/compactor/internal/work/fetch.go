@@ -66,10 +66,7 @@ func (r *run) reportMissing(ctx context.Context, missing []lake.SegmentID) error
 		return nil
 	}
 	r.deps.Counters.miss(len(missing))
-	if index, ok := r.deps.Index.(reporter); ok {
-		return index.MarkMissing(ctx, missing, true)
-	}
-	return nil
+	return r.deps.Index.MarkMissing(ctx, missing, true)
 }
 
 func (r *run) fetchOne(ctx context.Context, s *lake.Segment) (*spilled, error) {

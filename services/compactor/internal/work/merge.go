@@ -189,10 +189,10 @@ func (r *run) declare(ctx context.Context, folder string) error {
 }
 
 func (r *run) put(ctx context.Context, bucket objects.Bucket, key string, file *spilled) error {
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
+	if _, err := file.file.Seek(0, io.SeekStart); err != nil {
 		return scratchError(err)
 	}
-	if _, err := bucket.Put(ctx, key, file.File, file.size); err != nil {
+	if _, err := bucket.Put(ctx, key, file.file, file.size); err != nil {
 		return fmt.Errorf("put %s: %w", key, err)
 	}
 	r.edit.Cost.BytesWritten += file.size

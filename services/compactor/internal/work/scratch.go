@@ -34,7 +34,7 @@ func (s *scratch) create() (*spilled, error) {
 	}
 	s.made++
 	s.files = append(s.files, file)
-	return &spilled{File: file, scratch: s}, nil
+	return &spilled{file: file, scratch: s}, nil
 }
 
 // clear removes all files.
@@ -52,11 +52,11 @@ func (s *scratch) clear() {
 func (s *scratch) discard(f *spilled) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.Index(s.files, f.File); i >= 0 {
+	if i := slices.Index(s.files, f.file); i >= 0 {
 		s.files = slices.Delete(s.files, i, i+1)
 		s.used -= f.size
-		f.File.Close()
-		os.Remove(f.File.Name())
+		f.file.Close()
+		os.Remove(f.file.Name())
 	}
 }
 
@@ -71,9 +71,9 @@ func (s *scratch) reserve(n int64) error {
 	return nil
 }
 
-// spilled is a scratch file.
+// spilled is a scratch file. It has no more of a file's methods than it needs: bytes that came in by another one would not be counted.
 type spilled struct {
-	*os.File
+	file    *os.File
 	scratch *scratch
 	size    int64
 }
@@ -84,12 +84,15 @@ func (f *spilled) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	f.size += int64(len(b))
-	n, err := f.File.Write(b)
+	n, err := f.file.Write(b)
 	if err != nil {
 		return n, spilling{scratchError(err)}
 	}
 	return n, nil
 }
+
+// ReadAt reads what was written.
+func (f *spilled) ReadAt(b []byte, offset int64) (int, error) { return f.file.ReadAt(b, offset) }
 
 // spilling marks an error as the disk's: it says nothing about the segments.
 type spilling struct{ error }

@@ -32,10 +32,6 @@ import (
 type Index interface {
 	Window(ctx context.Context, org lake.Organization, signal lake.Signal, window lake.Window) (index.WindowState, error)
 	Declare(ctx context.Context, lease lake.LeaseID, folders []string) error
-}
-
-// reporter is told of segments whose files are missing.
-type reporter interface {
 	MarkMissing(ctx context.Context, segments []lake.SegmentID, missing bool) error
 }
 
