@@ -67,9 +67,10 @@ torture: deps ## Run the whole fault matrices: every kill point, ten seeds.
 	LAKERUNNER_TORTURE=1 go test -count=1 -timeout 60m -v -run 'Torture|Crash|EveryAnswer' ./services/lakerunner/...
 
 .PHONY: bench
-bench: local ## Measure ingest and queries on CORPUS=dir (objects in dir/otlp, answers in dir/truth.json), or the index at INDEX=10M segments.
-	@test -n "$(CORPUS)$(INDEX)" || { echo "make bench needs CORPUS=dir, a folder with otlp/*.binpb.gz and truth.json, or INDEX=10M"; exit 2; }
+bench: local ## Measure ingest and queries on CORPUS=dir (objects in dir/otlp, answers in dir/truth.json), the index at INDEX=10M segments, or SMALL=100000 small objects.
+	@test -n "$(CORPUS)$(INDEX)$(SMALL)" || { echo "make bench needs CORPUS=dir, a folder with otlp/*.binpb.gz and truth.json, INDEX=10M, or SMALL=100000"; exit 2; }
 	$(if $(INDEX),go run ./services/lakerunner/cmd/bench -index "$(INDEX)",)
+	$(if $(SMALL),go run ./services/lakerunner/cmd/bench -small "$(SMALL)",)
 	$(if $(CORPUS),go run ./services/lakerunner/cmd/bench -corpus "$(CORPUS)",)
 
 # --- check --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-// Command bench measures ingest and queries on a corpus, or the index at a size; see `make bench`.
+// Command bench measures ingest, compaction and queries on a corpus, the index at a size, or an hour of small objects; see `make bench`.
 package main
 
 import (
@@ -23,11 +23,16 @@ func main() {
 	markdown := flag.String("markdown", "", "write the figures to this file as well")
 	dir := flag.String("dir", "", "workplace that is kept; default a temporary one")
 	segments := flag.String("index", "", "measure the index alone, at this many segments, such as 10M")
+	small := flag.Int("small", 0, "measure an hour of so many small objects")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if *segments != "" {
 		exit(benchIndex(ctx, *segments, *dir, *markdown))
+		return
+	}
+	if *small > 0 {
+		exit(bench.RunSmall(ctx, bench.SmallOptions{Objects: *small, Dir: *dir, Out: os.Stdout}))
 		return
 	}
 	o := bench.Options{Corpus: *corpus, Markdown: *markdown, Dir: *dir, Command: "make bench CORPUS=dir", Out: os.Stdout}
