@@ -26,6 +26,9 @@ type direct struct {
 	chunks *segfile.Chunks
 	*reader
 	wanted []bool // by stream
+	// order is that of the row groups; skip, if there is one, says of which nothing is wanted any more.
+	order []int
+	skip  func(group int) bool
 	// matchers decide for each of the cut's hidden rows, for which they are given all columns.
 	matchers  []*selector.Matcher
 	all       *projection
@@ -51,7 +54,7 @@ func (s *Scan) openDirect(k *cut, pinned *cache.Pinned) (*direct, error) {
 		file.Close()
 		return nil, fault.Wrap(fault.Internal, err)
 	}
-	d := &direct{scan: s, cut: k, file: file, chunks: chunks, wanted: make([]bool, len(k.contents.streams))}
+	d := &direct{scan: s, cut: k, file: file, chunks: chunks, wanted: make([]bool, len(k.contents.streams)), order: k.groups}
 	for _, id := range k.streams {
 		d.wanted[id] = true
 	}
@@ -124,9 +127,12 @@ func (d delayed) Number(i int) int64 {
 
 // groups gives each row group that has rows that may matter to a function. The reader's rows are these.
 func (d *direct) groups(ctx context.Context, visit func(group int) error) error {
-	for _, group := range d.cut.groups {
+	for _, group := range d.order {
 		if err := ctx.Err(); err != nil {
 			return fault.Wrap(fault.Canceled, err)
+		}
+		if d.skip != nil && d.skip(group) {
+			continue
 		}
 		d.forget()
 		if err := d.choose(group); err != nil {

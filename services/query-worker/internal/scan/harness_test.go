@@ -126,23 +126,33 @@ const testHours = 3
 // setup writes random rows as segments, some of each hour, and keeps them in memory.
 func setup(t testing.TB, seed uint64, n int) *fixture {
 	t.Helper()
-	return setupOf(t, seed, n, 2, false)
+	return setupOf(t, seed, shape{rows: n, pieces: 2})
 }
 
-// setupOf is setup with some segments of each hour, and with rows that may be doubles of others.
-func setupOf(t testing.TB, seed uint64, n, pieces int, identified bool) *fixture {
+// shape says what a fixture is like.
+type shape struct {
+	rows, pieces int // pieces: segments of each hour
+	// padding are spaces behind each body, for segments of several row groups.
+	padding int
+	// identified is whether rows may be doubles of others.
+	identified bool
+}
+
+func setupOf(t testing.TB, seed uint64, of shape) *fixture {
 	t.Helper()
 	f := &fixture{dir: t.TempDir()}
 	rng := rand.New(rand.NewPCG(seed, 1))
 	l := columns.NewLogs()
-	g := newRowMaker(rng, l, identified)
+	g := newRowMaker(rng, l, of.identified)
+	padding := strings.Repeat(" ", of.padding)
 	type part struct{ hour, piece int }
 	parts := map[part][]uint32{}
-	for i := range n {
+	for i := range of.rows {
 		r := g.row()
+		r.Body += padding
 		l.Append(&r)
 		hour := int((r.Time - began.UnixNano()) / int64(time.Hour))
-		p := part{hour, rng.IntN(pieces)}
+		p := part{hour, rng.IntN(of.pieces)}
 		parts[p] = append(parts[p], uint32(i))
 		row := inMemory(l, i)
 		row.key = segmentKey(hour, p.piece)

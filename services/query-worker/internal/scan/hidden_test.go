@@ -17,6 +17,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/selector"
+	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
 )
 
@@ -121,7 +122,7 @@ func TestHiddenRows(t *testing.T) {
 	for seed := first; seed < first+8; seed++ {
 		t.Run(fmt.Sprintf("are in no answer (seed %d)", seed), func(t *testing.T) {
 			t.Parallel()
-			f := setupOf(t, seed, 1200, 3, true)
+			f := setupOf(t, seed, shape{rows: 1200, pieces: 3, identified: true})
 			all := len(f.rows)
 			f.hide(t, seed)
 			t.Logf("%d of %d rows survive", len(f.rows), all)
@@ -131,6 +132,32 @@ func TestHiddenRows(t *testing.T) {
 			f.compareLines(t, seed, 40)
 		})
 	}
+}
+
+// TestSeveralRowGroups holds the answers over large segments to Loki's.
+func TestSeveralRowGroups(t *testing.T) {
+	t.Parallel()
+	seed := seeds(t)
+	f := setupOf(t, seed, shape{rows: 600, pieces: 1, padding: 40 << 10, identified: true})
+	for i := range f.segments {
+		contents, err := f.scanner.cache.Sidecar(t.Context(), f.segments[i].Sidecar, &cache.Usage{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(contents.RowGroups) < 3 {
+			t.Fatalf("segment %d has %d row groups", i, len(contents.RowGroups))
+		}
+	}
+	t.Run("with all of their rows", func(t *testing.T) {
+		whole := *f
+		whole.compareLines(t, seed, 120)
+		whole.compareSamples(t, seed, 30)
+	})
+	t.Run("with rows that are not answered", func(t *testing.T) {
+		f.hide(t, seed)
+		f.compareLines(t, seed, 40)
+		f.compareSamples(t, seed, 20)
+	})
 }
 
 func TestDeletes(t *testing.T) {
@@ -184,7 +211,7 @@ func TestDeletes(t *testing.T) {
 
 func TestDoublesAreBounded(t *testing.T) {
 	t.Parallel()
-	f := setupOf(t, 23, 1200, 3, true)
+	f := setupOf(t, 23, shape{rows: 1200, pieces: 3, identified: true})
 	for i := range f.segments {
 		f.segments[i].Identified, f.segments[i].Lease = true, fmt.Sprint(i)
 	}

@@ -201,6 +201,7 @@ func (p *pages) direct(ctx context.Context) error {
 		return err
 	}
 	defer d.close()
+	p.hasten(d)
 	if p.found.limit > 0 && len(p.cut.searched()) == 0 {
 		return p.newest(ctx, d)
 	}
@@ -216,6 +217,27 @@ func (p *pages) direct(ctx context.Context) error {
 	}
 	wants := func(time, number int64) bool { return p.found.wantsPosition(p.position(time, number)) }
 	return d.each(ctx, &p.projection, order, wants, func(r *row) error { return p.row(r, p.position(r.Time, r.number)) })
+}
+
+// hasten puts the row groups that can hold the first lines first, and leaves out those that can hold none that is wanted any more.
+func (p *pages) hasten(d *direct) {
+	d.order = slices.Clone(d.order)
+	slices.SortStableFunc(d.order, func(a, b int) int {
+		if p.scan.query.Forward {
+			return cmp.Compare(p.nearest(a), p.nearest(b))
+		}
+		return cmp.Compare(p.nearest(b), p.nearest(a))
+	})
+	d.skip = func(group int) bool { return !p.found.wantsAt(p.nearest(group)) }
+}
+
+// nearest is the first time in the direction that a row of a row group may have.
+func (p *pages) nearest(group int) int64 {
+	g := p.cut.contents.RowGroups[group]
+	if p.scan.query.Forward {
+		return max(g.First, p.cut.start)
+	}
+	return min(g.Last, p.cut.end-1)
 }
 
 // leastPage is the size of the page of rows in order that may hold all the lines that are wanted.

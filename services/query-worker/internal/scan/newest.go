@@ -37,6 +37,21 @@ func (f *front) add(c candidate) {
 	}
 }
 
+// beyond reports whether a row group can only hold candidates behind those that were found. It counts as one that was offered.
+func (f *front) beyond(group int) bool {
+	if f.last == nil {
+		return false
+	}
+	behind := cmp.Compare(f.pages.nearest(group), f.last.time)
+	if !f.pages.scan.query.Forward {
+		behind = -behind
+	}
+	if behind > 0 {
+		f.total++
+	}
+	return behind > 0
+}
+
 // trim keeps the first ones.
 func (f *front) trim() {
 	slices.SortFunc(f.rows, func(a, b candidate) int {
@@ -56,6 +71,8 @@ func (f *front) trim() {
 // the pipeline drops so many that they do not do, the others follow.
 func (p *pages) newest(ctx context.Context, d *direct) error {
 	f := &front{pages: p, size: max(2*p.found.limit, leastPage)}
+	unwanted := d.skip
+	d.skip = func(group int) bool { return unwanted(group) || f.beyond(group) }
 	err := d.groups(ctx, func(group int) error {
 		time, err := d.column(group, "time")
 		if err != nil {
@@ -83,6 +100,7 @@ func (p *pages) newest(ctx context.Context, d *direct) error {
 		return err
 	}
 	f.trim()
+	d.skip = unwanted
 	if err := p.candidates(d, f.rows); err != nil || f.total <= f.size || !p.found.wantsAt(f.last.time) {
 		return err
 	}
