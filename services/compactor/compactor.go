@@ -112,6 +112,9 @@ func New(c Config, d Deps) (*Service, error) {
 		if err := os.MkdirAll(c.ScratchDir, 0o700); err != nil {
 			return nil, fmt.Errorf("scratch directory: %w", err)
 		}
+		if err := work.RemoveAbandoned(c.ScratchDir); err != nil {
+			return nil, fmt.Errorf("scratch directory: %w", err)
+		}
 	}
 	c.Workers = cmp.Or(c.Workers, 2)
 	s := &Service{deps: d, claims: observed{Claims: d.Index, checkpoint: d.Checkpoint}}

@@ -8,10 +8,36 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
 )
+
+// prefix begins the names of the directories of leases.
+const prefix = "compact-"
+
+// abandoned is how long nothing must have happened in a lease's directory for it to be one of a process that died.
+const abandoned = time.Hour
+
+// RemoveAbandoned removes what processes that died have left in a directory.
+func RemoveAbandoned(directory string) error {
+	entries, err := os.ReadDir(directory)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !strings.HasPrefix(e.Name(), prefix) || time.Since(info.ModTime()) < abandoned {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(directory, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // scratch is a directory for files whose bytes together are bounded.
 type scratch struct {

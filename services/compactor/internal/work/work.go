@@ -124,7 +124,7 @@ func (w *Worker) work(ctx context.Context, lease *lake.Lease, asked bool, report
 	if len(lease.Tasks) != 1 {
 		return lake.Edit{}, fault.New(fault.Internal, "lease %s has %d tasks", lease.ID, len(lease.Tasks))
 	}
-	directory, err := os.MkdirTemp(w.config.Scratch, "compact-")
+	directory, err := os.MkdirTemp(w.config.Scratch, prefix)
 	if err != nil {
 		return lake.Edit{}, scratchError(err)
 	}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -517,5 +519,26 @@ func TestTheWindowIsLookedAtAgain(t *testing.T) {
 	}
 	if len(edit.Next) != 1 || edit.Next[0].Window != f.hour(0) || edit.Next[0].Delay < time.Minute || edit.Next[0].Delay > 76*time.Minute {
 		t.Errorf("%+v", edit.Next)
+	}
+}
+
+func TestScratchOfProcessesThatDiedIsRemoved(t *testing.T) {
+	t.Parallel()
+	directory := t.TempDir()
+	for name, age := range map[string]time.Duration{"compact-1": 2 * time.Hour, "compact-2": time.Minute, "other": 2 * time.Hour} {
+		if err := os.MkdirAll(filepath.Join(directory, name, "deep"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Now().Add(-age)
+		if err := os.Chtimes(filepath.Join(directory, name), at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := work.RemoveAbandoned(directory); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(directory, "*"))
+	if err != nil || len(left) != 2 || filepath.Base(left[0]) != "compact-2" {
+		t.Errorf("%v, %v", left, err)
 	}
 }
