@@ -22,7 +22,7 @@ func build(_ context.Context, p *host.Process) ([]host.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	service, err := janitor.New(c, janitor.Deps{Index: index, Config: p.Source, Objects: p.Objects(), Log: p.Log, Meter: p.Meter})
+	service, err := janitor.New(c, janitor.Deps{Index: index, Config: p.Source, Objects: p.Objects(), Log: p.Log, Meter: p.Meter, Dial: p.Dial})
 	if err != nil {
 		return nil, err
 	}
