@@ -196,6 +196,11 @@ func (l *lab) decorate() {
 			l.Fatal(err)
 		}
 	}
+	for _, action := range []string{"delete", "certify"} {
+		if _, err := l.Audit(ctx, index.AuditEntry{Organization: acme, Actor: "key", Action: action, Subject: "1", Detail: `{"a":1}`}); err != nil {
+			l.Fatal(err)
+		}
+	}
 }
 
 // rebuiltInAnyOrder adopts in small batches, in any order, and some of it twice.
