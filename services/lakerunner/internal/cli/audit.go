@@ -25,7 +25,7 @@ func newAuditList(client *client) *cobra.Command {
 	var organization, output string
 	c := &cobra.Command{
 		Use:   "list",
-		Short: "List the entries, oldest first",
+		Short: "List the entries, newest first",
 		Args:  exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := checkFormat(output); err != nil {

@@ -2469,10 +2469,10 @@ func (x *ListAuditLogResponse) GetNextPageToken() string {
 	return ""
 }
 
-// AuditEntry is one act. hash = SHA-256(previous_hash || the entry's canonical JSON without the two hashes).
+// AuditEntry is one act. hash = SHA-256 of the JSON of the other fields, previous_hash first: see pkg/index, AuditEntry.
 type AuditEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Number, from 1 without gaps.
+	// Number. It rises from entry to entry.
 	EntryId string `protobuf:"bytes,1,opt,name=entry_id,json=entryId,proto3" json:"entry_id,omitempty"`
 	// When.
 	At *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
@@ -2486,7 +2486,7 @@ type AuditEntry struct {
 	Subject string `protobuf:"bytes,6,opt,name=subject,proto3" json:"subject,omitempty"`
 	// JSON with the particulars.
 	Detail string `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
-	// Hash of the entry before, in hexadecimal; of the first one: 64 zeros.
+	// Hash of the organization's entry before, in hexadecimal. Empty: this is the first.
 	PreviousHash string `protobuf:"bytes,8,opt,name=previous_hash,json=previousHash,proto3" json:"previous_hash,omitempty"`
 	// Hash of this entry, in hexadecimal.
 	Hash          string `protobuf:"bytes,9,opt,name=hash,proto3" json:"hash,omitempty"`
@@ -2631,7 +2631,7 @@ type VerifyAuditLogResponse struct {
 	Entries int64 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
 	// The first entry that does not fit. Empty: all do.
 	FirstBrokenEntry string `protobuf:"bytes,2,opt,name=first_broken_entry,json=firstBrokenEntry,proto3" json:"first_broken_entry,omitempty"`
-	// Hash of the last entry, in hexadecimal.
+	// Hash over the last entries of all chains, in hexadecimal. Who keeps it can tell later whether entries were cut off.
 	Head          string `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

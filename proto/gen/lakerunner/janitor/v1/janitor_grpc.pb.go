@@ -72,9 +72,9 @@ type JanitorServiceClient interface {
 	ListDeletes(ctx context.Context, in *ListDeletesRequest, opts ...grpc.CallOption) (*ListDeletesResponse, error)
 	// GetCertificate is the account of a delete: every segment and object that it touched.
 	GetCertificate(ctx context.Context, in *GetCertificateRequest, opts ...grpc.CallOption) (*GetCertificateResponse, error)
-	// ListAuditLog lists entries of the audit log, oldest first.
+	// ListAuditLog lists entries of the audit log, newest first.
 	ListAuditLog(ctx context.Context, in *ListAuditLogRequest, opts ...grpc.CallOption) (*ListAuditLogResponse, error)
-	// VerifyAuditLog computes the chain of hashes anew.
+	// VerifyAuditLog computes the chains of hashes anew, one for each organization.
 	VerifyAuditLog(ctx context.Context, in *VerifyAuditLogRequest, opts ...grpc.CallOption) (*VerifyAuditLogResponse, error)
 	// ApplyFieldRules has the windows compacted whose field rules are due.
 	ApplyFieldRules(ctx context.Context, in *ApplyFieldRulesRequest, opts ...grpc.CallOption) (*ApplyFieldRulesResponse, error)
@@ -305,9 +305,9 @@ type JanitorServiceServer interface {
 	ListDeletes(context.Context, *ListDeletesRequest) (*ListDeletesResponse, error)
 	// GetCertificate is the account of a delete: every segment and object that it touched.
 	GetCertificate(context.Context, *GetCertificateRequest) (*GetCertificateResponse, error)
-	// ListAuditLog lists entries of the audit log, oldest first.
+	// ListAuditLog lists entries of the audit log, newest first.
 	ListAuditLog(context.Context, *ListAuditLogRequest) (*ListAuditLogResponse, error)
-	// VerifyAuditLog computes the chain of hashes anew.
+	// VerifyAuditLog computes the chains of hashes anew, one for each organization.
 	VerifyAuditLog(context.Context, *VerifyAuditLogRequest) (*VerifyAuditLogResponse, error)
 	// ApplyFieldRules has the windows compacted whose field rules are due.
 	ApplyFieldRules(context.Context, *ApplyFieldRulesRequest) (*ApplyFieldRulesResponse, error)
