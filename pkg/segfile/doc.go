@@ -12,7 +12,8 @@
 //   - Row groups never cross an event hour.
 //   - Sidecar.Candidates never leaves out a row group that holds a row asked for.
 //   - A file of any earlier format version stays readable.
-//   - Writing needs memory for one row group and the token filter, not for the file.
+//   - Merge makes of sorted segments what one writer would make of all their rows, but for those that are to leave, and accounts for every row.
+//   - Writing needs memory for one row group and the token filter, not for the file; merging, for one row group of each input as well.
 //
 // The package does not know object stores, and it does not filter rows: package engine does.
 package segfile
