@@ -221,7 +221,8 @@ func (s *storm) tolerate(err error, lease *lake.Lease) error {
 	if err := s.Release(context.Background(), lease, err); err != nil && !errors.Is(err, fault.Conflict) {
 		return err
 	}
-	_, err = s.sql.Exec(context.Background(), "UPDATE tasks SET not_before = clock_timestamp() WHERE not_before > clock_timestamp() AND state = 'ready'")
+	const free = "SELECT id FROM tasks WHERE not_before > clock_timestamp() AND state = 'ready' FOR UPDATE SKIP LOCKED"
+	_, err = s.sql.Exec(context.Background(), "UPDATE tasks SET not_before = clock_timestamp() WHERE id IN ("+free+")")
 	return err
 }
 
