@@ -4,13 +4,13 @@ package server
 
 import (
 	"strconv"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/lakeproto"
 	ingestorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/ingestor/v1"
 	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/pipeline"
@@ -22,77 +22,6 @@ func objectOf(o *lakev1.Object) lake.Object {
 		object.LastModified = o.GetLastModified().AsTime()
 	}
 	return object
-}
-
-func receiptProto(r lake.Receipt) *lakev1.Receipt {
-	return &lakev1.Receipt{
-		ReceiptId:    strconv.FormatInt(int64(r.ID), 10),
-		Organization: string(r.Organization),
-		Collector:    r.Collector,
-		Signal:       signalProto(r.Signal),
-		Object: &lakev1.Object{
-			Bucket: r.Object.Bucket, Key: r.Object.Key, Tag: r.Object.Tag, Size: r.Object.Size, LastModified: timeProto(r.Object.LastModified),
-		},
-		Revision:  r.Revision,
-		State:     stateProto(r.State),
-		Reason:    r.Reason,
-		Format:    r.Format,
-		RowsIn:    r.RowsIn,
-		RowsOut:   r.RowsOut,
-		Rejected:  r.Rejected,
-		CreatedAt: timeProto(r.CreatedAt),
-		UpdatedAt: timeProto(r.UpdatedAt),
-		Attempts:  r.Attempts,
-	}
-}
-
-func timeProto(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
-}
-
-func signalProto(s lake.Signal) lakev1.Signal {
-	switch s {
-	case lake.SignalLogs:
-		return lakev1.Signal_SIGNAL_LOGS
-	case lake.SignalMetrics:
-		return lakev1.Signal_SIGNAL_METRICS
-	case lake.SignalSpans:
-		return lakev1.Signal_SIGNAL_SPANS
-	}
-	return lakev1.Signal_SIGNAL_UNSPECIFIED
-}
-
-func stateProto(s lake.ReceiptState) lakev1.ReceiptState {
-	switch s {
-	case lake.ReceiptPending:
-		return lakev1.ReceiptState_RECEIPT_STATE_PENDING
-	case lake.ReceiptDone:
-		return lakev1.ReceiptState_RECEIPT_STATE_DONE
-	case lake.ReceiptSkipped:
-		return lakev1.ReceiptState_RECEIPT_STATE_SKIPPED
-	case lake.ReceiptFailed:
-		return lakev1.ReceiptState_RECEIPT_STATE_FAILED
-	case lake.ReceiptSuperseded:
-		return lakev1.ReceiptState_RECEIPT_STATE_SUPERSEDED
-	}
-	return lakev1.ReceiptState_RECEIPT_STATE_UNSPECIFIED
-}
-
-func stateOf(s lakev1.ReceiptState) (lake.ReceiptState, error) {
-	if s == lakev1.ReceiptState_RECEIPT_STATE_UNSPECIFIED {
-		return "", nil
-	}
-	for _, state := range []lake.ReceiptState{
-		lake.ReceiptPending, lake.ReceiptDone, lake.ReceiptSkipped, lake.ReceiptFailed, lake.ReceiptSuperseded,
-	} {
-		if stateProto(state) == s {
-			return state, nil
-		}
-	}
-	return "", fault.New(fault.Invalid, "unknown receipt state %d", int32(s))
 }
 
 func receiptIDs(texts []string) ([]lake.ReceiptID, error) {
@@ -112,7 +41,7 @@ func receiptIDs(texts []string) ([]lake.ReceiptID, error) {
 
 func previewProto(p pipeline.Preview) *ingestorv1.PreviewObjectResponse {
 	response := &ingestorv1.PreviewObjectResponse{
-		Format: p.Format, Signal: signalProto(p.Signal), RowsIn: p.In, RowsOut: p.Out, Rejected: p.Rejected, Problem: p.Problem,
+		Format: p.Format, Signal: lakeproto.SignalProto(p.Signal), RowsIn: p.In, RowsOut: p.Out, Rejected: p.Rejected, Problem: p.Problem,
 	}
 	for _, a := range p.Attributes {
 		response.Attributes = append(response.Attributes, &ingestorv1.Attribute{Scope: a.Scope, Name: a.Name, Type: kindName(a.Kind), Rows: a.Rows})

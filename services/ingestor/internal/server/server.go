@@ -24,6 +24,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/lakeproto"
 	"github.com/lakerunner/lakerunner/pkg/objects"
 	"github.com/lakerunner/lakerunner/pkg/stage"
 	ingestorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/ingestor/v1"
@@ -85,7 +86,7 @@ func (s *Server) IngestObject(ctx context.Context, request *ingestorv1.IngestObj
 	if err != nil {
 		return nil, err
 	}
-	return &ingestorv1.IngestObjectResponse{Receipt: receiptProto(receipt), SegmentKeys: keys}, nil
+	return &ingestorv1.IngestObjectResponse{Receipt: lakeproto.ReceiptProto(receipt), SegmentKeys: keys}, nil
 }
 
 // placed finds the object that a request names, putting its content into the bucket first.
@@ -395,7 +396,7 @@ func (s *Server) ListReceipts(ctx context.Context, request *ingestorv1.ListRecei
 	if size := request.GetPageSize(); size < 0 || size > 1000 {
 		return nil, fault.New(fault.Invalid, "page_size: want 0 to 1000")
 	}
-	state, err := stateOf(request.GetState())
+	state, err := lakeproto.State(request.GetState())
 	if err != nil {
 		return nil, err
 	}
@@ -408,7 +409,7 @@ func (s *Server) ListReceipts(ctx context.Context, request *ingestorv1.ListRecei
 	}
 	response := &ingestorv1.ListReceiptsResponse{NextPageToken: next}
 	for _, receipt := range receipts {
-		response.Receipts = append(response.Receipts, receiptProto(receipt))
+		response.Receipts = append(response.Receipts, lakeproto.ReceiptProto(receipt))
 	}
 	return response, nil
 }
@@ -420,7 +421,7 @@ func (s *Server) ReplayObjects(ctx context.Context, request *ingestorv1.ReplayOb
 		return nil, err
 	}
 	query := index.ReplayQuery{Organization: organization, KeyPrefix: request.GetKeyPrefix(), DryRun: request.GetValidateOnly()}
-	if query.State, err = stateOf(request.GetState()); err != nil {
+	if query.State, err = lakeproto.State(request.GetState()); err != nil {
 		return nil, err
 	}
 	if query.Receipts, err = receiptIDs(request.GetReceiptIds()); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/lakeproto"
 	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
 	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
 	"github.com/lakerunner/lakerunner/services/notifier/internal/backfill"
@@ -38,14 +39,6 @@ func timeOf(field string, t *timestamppb.Timestamp) (time.Time, error) {
 		return time.Time{}, fault.New(fault.Invalid, "%s: %w", field, err)
 	}
 	return t.AsTime(), nil
-}
-
-// protoTime is timeOf's inverse.
-func protoTime(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
 }
 
 // scoped are the requests that say what a backfill covers.
@@ -99,16 +92,16 @@ func backfillToProto(b index.Backfill) *notifierv1.Backfill {
 		BackfillId:       strconv.FormatInt(int64(b.ID), 10),
 		Bucket:           b.Bucket,
 		Prefix:           b.Prefix,
-		ModifiedAfter:    protoTime(b.ModifiedAfter),
-		ModifiedBefore:   protoTime(b.ModifiedBefore),
+		ModifiedAfter:    lakeproto.Time(b.ModifiedAfter),
+		ModifiedBefore:   lakeproto.Time(b.ModifiedBefore),
 		ObjectsPerSecond: int32(b.ObjectsPerSecond), //nolint:gosec // it came as one
 		State:            stateToProto(b.State),
 		Reason:           b.Reason,
 		Estimate:         estimateToProto(b.Estimate),
 		ObjectsDone:      b.ObjectsDone,
 		BytesDone:        b.BytesDone,
-		CreatedAt:        protoTime(b.CreatedAt),
-		UpdatedAt:        protoTime(b.UpdatedAt),
+		CreatedAt:        lakeproto.Time(b.CreatedAt),
+		UpdatedAt:        lakeproto.Time(b.UpdatedAt),
 	}
 }
 
@@ -124,54 +117,4 @@ func stateToProto(s index.BackfillState) notifierv1.BackfillState {
 		return notifierv1.BackfillState_BACKFILL_STATE_FAILED
 	}
 	return notifierv1.BackfillState_BACKFILL_STATE_UNSPECIFIED
-}
-
-func receiptToProto(r lake.Receipt) *lakev1.Receipt {
-	return &lakev1.Receipt{
-		ReceiptId:    strconv.FormatInt(int64(r.ID), 10),
-		Organization: string(r.Organization),
-		Collector:    r.Collector,
-		Signal:       signalToProto(r.Signal),
-		Object: &lakev1.Object{
-			Bucket: r.Object.Bucket, Key: r.Object.Key, Tag: r.Object.Tag, Size: r.Object.Size, LastModified: protoTime(r.Object.LastModified),
-		},
-		Revision:  r.Revision,
-		State:     receiptStateToProto(r.State),
-		Reason:    r.Reason,
-		Format:    r.Format,
-		RowsIn:    r.RowsIn,
-		RowsOut:   r.RowsOut,
-		Rejected:  r.Rejected,
-		CreatedAt: protoTime(r.CreatedAt),
-		UpdatedAt: protoTime(r.UpdatedAt),
-		Attempts:  r.Attempts,
-	}
-}
-
-func signalToProto(s lake.Signal) lakev1.Signal {
-	switch s {
-	case lake.SignalLogs:
-		return lakev1.Signal_SIGNAL_LOGS
-	case lake.SignalMetrics:
-		return lakev1.Signal_SIGNAL_METRICS
-	case lake.SignalSpans:
-		return lakev1.Signal_SIGNAL_SPANS
-	}
-	return lakev1.Signal_SIGNAL_UNSPECIFIED
-}
-
-func receiptStateToProto(s lake.ReceiptState) lakev1.ReceiptState {
-	switch s {
-	case lake.ReceiptPending:
-		return lakev1.ReceiptState_RECEIPT_STATE_PENDING
-	case lake.ReceiptDone:
-		return lakev1.ReceiptState_RECEIPT_STATE_DONE
-	case lake.ReceiptSkipped:
-		return lakev1.ReceiptState_RECEIPT_STATE_SKIPPED
-	case lake.ReceiptFailed:
-		return lakev1.ReceiptState_RECEIPT_STATE_FAILED
-	case lake.ReceiptSuperseded:
-		return lakev1.ReceiptState_RECEIPT_STATE_SUPERSEDED
-	}
-	return lakev1.ReceiptState_RECEIPT_STATE_UNSPECIFIED
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/index"
+	"github.com/lakerunner/lakerunner/pkg/lakeproto"
 	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
 	"github.com/lakerunner/lakerunner/services/notifier/internal/backfill"
 	"github.com/lakerunner/lakerunner/services/notifier/internal/intake"
@@ -59,7 +60,7 @@ func (s *Server) NotifyObjects(ctx context.Context, r *notifierv1.NotifyObjectsR
 	}
 	answer := &notifierv1.NotifyObjectsResponse{}
 	for _, t := range taken {
-		answer.Results = append(answer.Results, &notifierv1.NotifyResult{Receipt: receiptToProto(t.Receipt), Duplicate: t.Outcome == intake.Duplicate})
+		answer.Results = append(answer.Results, &notifierv1.NotifyResult{Receipt: lakeproto.ReceiptProto(t.Receipt), Duplicate: t.Outcome == intake.Duplicate})
 	}
 	return answer, nil
 }

@@ -19,7 +19,6 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
-	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
 	workerv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/place"
 )
@@ -218,15 +217,3 @@ func firstError(first, next error) error {
 }
 
 func formatID(id lake.SegmentID) string { return strconv.FormatInt(int64(id), 10) }
-
-func signalOf(s lake.Signal) lakev1.Signal {
-	switch s {
-	case lake.SignalLogs:
-		return lakev1.Signal_SIGNAL_LOGS
-	case lake.SignalMetrics:
-		return lakev1.Signal_SIGNAL_METRICS
-	case lake.SignalSpans:
-		return lakev1.Signal_SIGNAL_SPANS
-	}
-	return lakev1.Signal_SIGNAL_UNSPECIFIED
-}

@@ -29,6 +29,7 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/lakeproto"
 	workerv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/place"
 )
@@ -313,7 +314,7 @@ func (r *run) slot(ctx context.Context, name string) (release func(), err error)
 func (r *run) request(segments []lake.Segment, budget int64) *workerv1.ScanRequest {
 	req := &workerv1.ScanRequest{
 		Organization: string(r.scan.Organization),
-		Signal:       signalOf(segments[0].Signal),
+		Signal:       lakeproto.SignalProto(segments[0].Signal),
 		Segments:     make([]*workerv1.Segment, len(segments)),
 		MaxBytes:     budget,
 		QueryId:      r.scan.QueryID,
