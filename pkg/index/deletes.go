@@ -231,14 +231,21 @@ func reach(d lake.Delete) Query {
 // AdvanceDelete moves a delete on; fault.Conflict when it is not in the state from.
 func (x *Index) AdvanceDelete(ctx context.Context, id lake.DeleteID, from, to lake.DeleteState) (err error) {
 	defer x.observe("advance_delete", &err)()
-	n, err := x.queries.AdvanceDelete(ctx, db.AdvanceDeleteParams{ID: int64(id), Current: string(from), Next: string(to)})
-	if err != nil {
-		return failed("advance a delete", err)
-	}
-	if n == 0 {
-		return fault.New(fault.Conflict, "delete %d is not %s", id, from)
-	}
-	return nil
+	err = x.inTx(ctx, func(q *db.Queries) error {
+		d, err := deleteByID(ctx, q, id)
+		if err != nil {
+			return err
+		}
+		n, err := q.AdvanceDelete(ctx, db.AdvanceDeleteParams{ID: int64(id), Current: string(from), Next: string(to)})
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fault.New(fault.Conflict, "delete %d is not %s", id, from)
+		}
+		return recordDelete(ctx, q, d)
+	})
+	return failed("advance a delete", err)
 }
 
 // SegmentsUnderDelete lists live segments that may hold rows of a delete, by number, from the one after the given. A limit of

@@ -35,6 +35,13 @@
 //     segments, and cost. An answer that was lost and asked again counts once.
 //  14. A task that is asked for with a delay waits, and does not bring one that waits already further away. What was asked for
 //     while it was done waits for the delay that was asked for then.
+//  15. Every change leaves a record of the rows it wrote, in its own transaction, on its way to the bucket. Records are sets: adopted in
+//     any order, and more than once, they make the same index, see docs/adr/0011. The files of a removed segment may go only after the
+//     record of its removal has been shipped.
+//  16. The audit log is a chain for each organization: an entry's hash covers the hash of the one before.
+//  17. Trimming takes what no rule needs: not the lease of a commit that may be asked again, of a worker whose files were not swept, or
+//     of a record that was not shipped; not the receipt of an object that is kept, whose rows are in a segment, or that a delete under
+//     way has to give account of.
 //
 // Receipts. An object is bucket, key and content tag. New content of a known key is the key's next revision; with
 // Notice.Replace its commit supersedes the older revisions: their rows are masked in every segment that holds them (and in

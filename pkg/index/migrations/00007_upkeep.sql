@@ -324,11 +324,15 @@ BEGIN
         )
         SELECT count(*) FILTER (WHERE m.fresh), count(*) FILTER (WHERE NOT m.fresh) INTO added, changed FROM merged m;
     WHEN 'delete_rows' THEN
+        -- Of two counts the later lease's stands: leases sort by the time of their claim.
         INSERT INTO delete_rows (delete_id, source, segment, row_count, lease)
-        SELECT d.delete_id, d.source, d.segment, d.row_count, d.lease
+        SELECT DISTINCT ON (d.delete_id, d.source, d.segment) d.delete_id, d.source, d.segment, d.row_count, d.lease
         FROM jsonb_populate_recordset(NULL::delete_rows, new_rows) d
-        ORDER BY d.delete_id, d.source, d.segment
-        ON CONFLICT DO NOTHING;
+        ORDER BY d.delete_id, d.source, d.segment, d.lease DESC
+        ON CONFLICT (delete_id, source, segment) DO UPDATE
+        SET row_count = excluded.row_count,
+            lease = excluded.lease
+        WHERE excluded.lease > delete_rows.lease;
         GET DIAGNOSTICS added = ROW_COUNT;
     WHEN 'delete_segments' THEN
         INSERT INTO delete_segments (delete_id, segment, bucket, key, row_count, removed_at, gone_at)
