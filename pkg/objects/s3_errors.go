@@ -70,7 +70,8 @@ func kindOfCode(code string, status int) fault.Kind {
 		return fault.Unavailable
 	case "AccessDenied", "AllAccessDisabled", "AccountProblem", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch":
 		return fault.Denied
-	case "NotImplemented", "MethodNotAllowed":
+	// InvalidObjectState: the object is in a storage class from which it must be restored first.
+	case "NotImplemented", "MethodNotAllowed", "InvalidObjectState":
 		return fault.Unsupported
 	}
 	return kindOfStatus(status)

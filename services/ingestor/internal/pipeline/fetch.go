@@ -85,7 +85,7 @@ func (r *run) fetch(ctx context.Context, receipt *lake.Receipt) fetched {
 	if err != nil {
 		return fetched{err: bucketError(err)}
 	}
-	body, attributes, err := get(ctx, bucket, receipt.Object)
+	body, attributes, err := get(ctx, bucket, receipt)
 	if err != nil {
 		return fetched{err: fmt.Errorf("get %s: %w", receipt.Object.Key, err)}
 	}
@@ -111,16 +111,24 @@ func (r *run) fetch(ctx context.Context, receipt *lake.Receipt) fetched {
 	return f
 }
 
-// get reads the version of an object that a receipt is of, which may bear another tag since it was moved to another storage class.
-func get(ctx context.Context, bucket objects.Bucket, o lake.Object) (io.ReadCloser, objects.Attributes, error) {
+// get reads the version of an object that a receipt is of, which may bear another tag since it was moved to another storage class, or
+// be a copy that cannot be read from its class.
+func get(ctx context.Context, bucket objects.Bucket, receipt *lake.Receipt) (io.ReadCloser, objects.Attributes, error) {
+	o := receipt.Object
 	body, attributes, err := bucket.Get(ctx, o.Key, o.Tag)
-	if !errors.Is(err, fault.Conflict) {
+	if !errors.Is(err, fault.Conflict) && !errors.Is(err, fault.Unsupported) {
 		return body, attributes, err
 	}
-	if head, headErr := bucket.Head(ctx, o.Key); headErr == nil && head.MovedFrom == o.Tag {
+	head, headErr := bucket.Head(ctx, o.Key)
+	switch {
+	case headErr != nil:
+		return nil, attributes, err
+	case moved(receipt, head):
+		return nil, head, errMoved
+	case head.MovedFrom == o.Tag && errors.Is(err, fault.Conflict):
 		return bucket.Get(ctx, o.Key, head.Tag)
 	}
-	return body, attributes, err
+	return nil, attributes, err
 }
 
 // errMoved says that an object is not a new one.
