@@ -11,6 +11,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -202,7 +203,9 @@ func (s *Server) retain(ctx context.Context, org lake.Organization, signal lake.
 			more = len(edit.Remove) > 0
 			return edit, err
 		})
-		if err != nil || !more {
+		switch {
+		case errors.Is(err, fault.Conflict): // compaction replaced a segment meanwhile: what is due now is looked up again
+		case err != nil || !more:
 			return err
 		}
 	}
