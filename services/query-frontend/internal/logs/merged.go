@@ -152,11 +152,10 @@ func (m *mergedSeries) matrix() (promql.Matrix, error) {
 	canonical := make(map[string]int, len(m.series))
 	matrix := make(promql.Matrix, 0, len(m.series))
 	for text, points := range m.series {
-		metric, err := parseLabels(text)
+		metric, key, err := canonicalLabels(text)
 		if err != nil {
 			return nil, err
 		}
-		key := metric.String()
 		at, ok := canonical[key]
 		if !ok {
 			at = len(matrix)
@@ -182,7 +181,9 @@ func (m *mergedSeries) matrix() (promql.Matrix, error) {
 // mergePoints merges points of equal time, and divides a rate by its seconds. Where nothing merges, points of equal time are
 // different series that Loki writes alike, such as {a=""} and {}; each comes back in a layer of its own.
 func (m *mergedSeries) mergePoints(points []promql.FPoint) ([][]promql.FPoint, error) {
-	slices.SortStableFunc(points, func(a, b promql.FPoint) int { return cmp.Compare(a.T, b.T) })
+	if len(points) > 1 {
+		slices.SortStableFunc(points, func(a, b promql.FPoint) int { return cmp.Compare(a.T, b.T) })
+	}
 	var layers [][]promql.FPoint
 	at := 0
 	for i, p := range points {
@@ -233,6 +234,15 @@ func parseLabels(text string) (labels.Labels, error) {
 		return labels.EmptyLabels(), fault.Wrap(fault.Internal, fmt.Errorf("labels %s of a worker's answer: %w", text, err))
 	}
 	return parsed, nil
+}
+
+// canonicalLabels parses labels and returns the text that Prometheus has for them.
+func canonicalLabels(text string) (labels.Labels, string, error) {
+	if plain, ok := plainLabels(text); ok {
+		return plain, text, nil
+	}
+	parsed, err := parseLabels(text)
+	return parsed, parsed.String(), err
 }
 
 // plainLabels reads labels with names of letters, digits and underscores, sorted and without escapes in their values, which nearly all are. False for

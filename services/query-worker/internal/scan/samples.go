@@ -35,7 +35,7 @@ type windowed struct {
 	fields plan.Fields
 }
 
-// Samples evaluates a sample expression and gives its series, in the order of their labels, to emit.
+// Samples evaluates a sample expression and gives its series, in any order, to emit.
 func (s *Scan) Samples(ctx context.Context, q Samples, emit func(arrow.RecordBatch) error) error {
 	w, ok, err := s.scanner.planWindowed(q)
 	if err != nil {

@@ -4,8 +4,6 @@ package scan
 
 import (
 	"math"
-	"slices"
-	"strings"
 
 	"github.com/grafana/loki/v3/pkg/logql/log"
 	"github.com/grafana/loki/v3/pkg/logqlmodel"
@@ -178,7 +176,7 @@ type series struct {
 
 // answer makes series of windows out of the totals. A series with an error in it is the query's error, as it is Loki's.
 func (t *totals) answer(seconds float64) ([]series, error) {
-	var all []series
+	all := make([]series, 0, len(t.byText))
 	for _, s := range t.byText {
 		points := t.windows(s, seconds)
 		if len(points) == 0 {
@@ -189,7 +187,6 @@ func (t *totals) answer(seconds float64) ([]series, error) {
 		}
 		all = append(all, series{text: s.text, points: points})
 	}
-	slices.SortFunc(all, func(a, b series) int { return strings.Compare(a.text, b.text) })
 	return all, nil
 }
 
