@@ -53,6 +53,8 @@ type Config struct {
 	FreshWait     time.Duration `yaml:"fresh_wait"`
 	// Settle is how long after its end, or after late data, an hour is settled. Zero: 15 minutes.
 	Settle time.Duration `yaml:"settle"`
+	// DaySettle is how long after a day's end its hours may become one window. Zero: 1 hour.
+	DaySettle time.Duration `yaml:"day_settle"`
 	// MaxInputs and MaxMergeBytes bound one merge. Zero: 64, and 1 GiB or what the scratch allows.
 	MaxInputs     int   `yaml:"max_inputs"`
 	MaxMergeBytes int64 `yaml:"max_merge_bytes"`
@@ -134,7 +136,7 @@ func (c Config) work() work.Config {
 		Memory: cmp.Or(c.MemoryBytes, 1<<30) / int64(c.Workers), Scratch: c.ScratchDir, ScratchBytes: cmp.Or(c.ScratchBytes, 8<<30) / int64(c.Workers),
 		Fetch: c.FetchObjects,
 		Policy: plan.Policy{
-			Target: c.TargetBytes, FreshSegments: c.FreshSegments, FreshBytes: c.FreshBytes, FreshWait: c.FreshWait, Settle: c.Settle,
+			Target: c.TargetBytes, FreshSegments: c.FreshSegments, FreshBytes: c.FreshBytes, FreshWait: c.FreshWait, Settle: c.Settle, DaySettle: c.DaySettle,
 			FanIn: c.MaxInputs, MergeBytes: c.MaxMergeBytes,
 		},
 	}
