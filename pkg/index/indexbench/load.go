@@ -28,6 +28,7 @@ func (b *bench) load(ctx context.Context) error {
 		}
 	}
 	b.report.Load = time.Since(began)
+	b.report.LoadAverage = loadAverage()
 	return nil
 }
 

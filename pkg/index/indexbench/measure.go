@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
@@ -353,7 +351,7 @@ func (b *bench) retention(ctx context.Context) error {
 	began := time.Now()
 	var times []time.Duration
 	for {
-		due, err := b.due(ctx, org)
+		due, err := b.index.DueSegments(ctx, index.DueQuery{Organization: org, Signal: lake.SignalLogs, Before: b.end.AddDate(0, 0, -30), Limit: committed})
 		if err != nil {
 			return err
 		}
@@ -370,7 +368,9 @@ func (b *bench) retention(ctx context.Context) error {
 			return errors.Join(err, errors.New("nothing was claimed"))
 		}
 		var edit lake.Edit
-		edit.Remove = due
+		for _, s := range due {
+			edit.Remove = append(edit.Remove, s.ID)
+		}
 		if err := timed(&times, func() error { return b.index.Commit(ctx, lease, edit) }); err != nil {
 			return err
 		}
@@ -378,23 +378,6 @@ func (b *bench) retention(ctx context.Context) error {
 	b.report.Retention = time.Since(began)
 	b.report.add("Commit that removes 1000 segments (retention)", times, fmt.Sprintf("%d segments in %s", b.report.RetentionSegments, b.report.Retention.Round(time.Millisecond)))
 	return nil
-}
-
-// due lists a page of an organization's old segments of logs.
-func (b *bench) due(ctx context.Context, org lake.Organization) ([]lake.SegmentID, error) {
-	rows, err := b.sql.Query(ctx, `
-		SELECT id
-		FROM segments
-		WHERE organization = $1
-		  AND signal = 1
-		  AND window_start < $2
-		  AND removed_at IS NULL
-		ORDER BY window_start
-		LIMIT 1000`, string(org), b.end.AddDate(0, 0, -31))
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[lake.SegmentID])
 }
 
 // gauges are read every half minute at most.

@@ -3,9 +3,12 @@
 package indexbench
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -16,8 +19,10 @@ type Report struct {
 	// TableBytes and IndexBytes are of the tables of segments, their sources and the versions of their hours.
 	TableBytes, IndexBytes int64
 	Timings                []Timing
-	RetentionSegments      int
-	Retention              time.Duration
+	// LoadAverage is the machine's when measuring began, over a minute; empty: not known.
+	LoadAverage       string
+	RetentionSegments int
+	Retention         time.Duration
 }
 
 // Timing says how long calls of one kind took.
@@ -39,8 +44,8 @@ func (r *Report) add(name string, times []time.Duration, note string) {
 
 // Print writes the figures as Markdown.
 func (r *Report) Print(w io.Writer) {
-	fmt.Fprintf(w, "%d segments of %d organizations over %d days, %d pending objects of one of them; loaded in %s.\n\n",
-		r.Segments, r.Organizations, r.Days, r.Pending, r.Load.Round(time.Second))
+	fmt.Fprintf(w, "%d segments of %d organizations over %d days, %d pending objects of one of them; loaded in %s. Load average when measuring began: %s.\n\n",
+		r.Segments, r.Organizations, r.Days, r.Pending, r.Load.Round(time.Second), cmp.Or(r.LoadAverage, "not known"))
 	fmt.Fprintf(w, "Bytes per segment: %.0f in tables, %.0f in indexes.\n\n",
 		float64(r.TableBytes)/float64(r.Segments), float64(r.IndexBytes)/float64(r.Segments))
 	fmt.Fprintln(w, "| milliseconds | calls | p50 | p99 | max | |")
@@ -51,3 +56,13 @@ func (r *Report) Print(w io.Writer) {
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// loadAverage is that of the last minute.
+func loadAverage() string {
+	all, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	minute, _, _ := strings.Cut(string(all), " ")
+	return minute
+}
