@@ -5,6 +5,7 @@ package config
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -22,11 +23,18 @@ type RetentionPolicy struct {
 	Keep       time.Duration
 }
 
-// ID names the policy in the rules of segments that compaction applied it to: rows that it lets go are not in them. It has no
-// characters but letters, digits, colons and what durations have; another selector, resolution or time is another policy.
-func (p RetentionPolicy) ID() string {
-	sum := sha256.Sum256([]byte(p.Resolution.String() + " " + p.Selector))
-	return "expire:" + p.Keep.String() + ":" + hex.EncodeToString(sum[:8])
+// RetentionRules names each of the policies of one signal, in their order, for the rules of segments that compaction applied them to: rows
+// that they let go are not in those. A name stands for the policy and all that come before it, since these decide which rows are its own:
+// when one of them changes, it has another name.
+func RetentionRules(policies []RetentionPolicy) []string {
+	names := make([]string, len(policies))
+	var before strings.Builder
+	for i, p := range policies {
+		fmt.Fprintf(&before, "%q %d %d\n", p.Selector, p.Resolution, p.Keep)
+		sum := sha256.Sum256([]byte(before.String()))
+		names[i] = "expire:" + hex.EncodeToString(sum[:6])
+	}
+	return names
 }
 
 // FieldAction is what becomes of a field.

@@ -4,8 +4,6 @@ package work
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"math"
 	"slices"
@@ -66,10 +64,9 @@ func rulesOf(snapshot *config.Snapshot, org lake.Organization, signal lake.Signa
 // retain makes rules of retention policies. A segment remembers which policies it was rewritten for by a name that stands for the policy and all
 // that come before it: when one of them changes, it has another name.
 func (r *rules) retain(policies []config.RetentionPolicy) {
-	var before strings.Builder
+	names := config.RetentionRules(policies)
 	longest := int64(0) // of the selectors so far
-	for _, p := range policies {
-		fmt.Fprintf(&before, "%q %d\n", p.Selector, p.Keep)
+	for i, p := range policies {
 		made := retention{}
 		if p.Selector != "" {
 			parsed, err := selector.Parse(p.Selector)
@@ -81,8 +78,7 @@ func (r *rules) retain(policies []config.RetentionPolicy) {
 			made.selector = parsed
 		}
 		if p.Selector != "" || int64(p.Keep) < longest {
-			sum := sha256.Sum256([]byte(before.String()))
-			made.rule = "expire:" + hex.EncodeToString(sum[:6])
+			made.rule = names[i]
 			r.policy.Rules = append(r.policy.Rules, plan.Rule{Name: made.rule, After: p.Keep, Expires: true})
 		}
 		longest = max(longest, int64(p.Keep))

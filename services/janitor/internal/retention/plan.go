@@ -3,6 +3,7 @@
 package retention
 
 import (
+	"slices"
 	"time"
 
 	"github.com/lakerunner/lakerunner/pkg/config"
@@ -16,39 +17,36 @@ type Plan struct {
 	// Keep is what the policy without a selector says.
 	Keep time.Duration
 	// Partial are the policies whose rows leave by compaction, since other rows of the same segments may stay.
-	Partial []config.RetentionPolicy
+	Partial []Rule
+}
+
+// Rule is a policy that compaction applies to segments, which remember it by its name.
+type Rule struct {
+	Name string
+	Keep time.Duration
 }
 
 // PlanOf makes the plan of the policies of one signal, in their order. Policies behind one that fits all rows decide nothing.
 func PlanOf(policies []config.RetentionPolicy) Plan {
 	var p Plan
+	names := config.RetentionRules(policies)
 	longest := time.Duration(0)
-	for _, policy := range policies {
+	for i, policy := range policies {
 		if policy.Resolution > 0 {
 			continue // it is of rollups, which are segments of their own
 		}
 		longest = max(longest, policy.Keep)
 		if policy.Selector != "" {
-			p.Partial = append(p.Partial, policy)
+			p.Partial = append(p.Partial, Rule{names[i], policy.Keep})
 			continue
 		}
 		p.Whole, p.Keep = longest, policy.Keep
 		if policy.Keep < longest {
-			p.Partial = append(p.Partial, policy)
+			p.Partial = append(p.Partial, Rule{names[i], policy.Keep})
 		}
 		break
 	}
-	p.Partial = p.sooner()
+	// Rows of the longest policies leave with their segments.
+	p.Partial = slices.DeleteFunc(p.Partial, func(r Rule) bool { return p.Whole > 0 && r.Keep >= p.Whole })
 	return p
-}
-
-// sooner leaves out the policies whose rows leave with their segments anyway.
-func (p Plan) sooner() []config.RetentionPolicy {
-	var out []config.RetentionPolicy
-	for _, policy := range p.Partial {
-		if p.Whole == 0 || policy.Keep < p.Whole {
-			out = append(out, policy)
-		}
-	}
-	return out
 }

@@ -192,8 +192,8 @@ func (k *Keeper) rewrite(ctx context.Context, d due, edit *lake.Edit) error {
 		}
 		return err
 	}
-	for _, policy := range d.plan.Partial {
-		if err := ask(policy.ID(), d.now.Add(-policy.Keep)); err != nil {
+	for _, rule := range d.plan.Partial {
+		if err := ask(rule.Name, d.now.Add(-rule.Keep)); err != nil {
 			return err
 		}
 	}
