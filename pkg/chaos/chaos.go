@@ -86,13 +86,26 @@ func (s store) Bucket(ctx context.Context, name string) (objects.Bucket, error) 
 	return &bucket{b, s.around}, nil
 }
 
+// keyOf is where a step's context has the key that it is about.
+type keyOf struct{}
+
+// Key is the object's key that a step of a bucket is about; empty: it is about none, or about several.
+func Key(ctx context.Context) string {
+	key, _ := ctx.Value(keyOf{}).(string)
+	return key
+}
+
+func withKey(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, keyOf{}, key)
+}
+
 type bucket struct {
 	objects.Bucket
 	around Around
 }
 
 func (b *bucket) Get(ctx context.Context, key, tag string) (body io.ReadCloser, a objects.Attributes, err error) {
-	err = b.around.do(ctx, "get", func() error {
+	err = b.around.do(withKey(ctx, key), "get", func() error {
 		body, a, err = b.Bucket.Get(ctx, key, tag)
 		return err
 	})
@@ -100,7 +113,7 @@ func (b *bucket) Get(ctx context.Context, key, tag string) (body io.ReadCloser, 
 }
 
 func (b *bucket) GetRange(ctx context.Context, key string, offset, length int64) (body io.ReadCloser, err error) {
-	err = b.around.do(ctx, "get", func() error {
+	err = b.around.do(withKey(ctx, key), "get", func() error {
 		body, err = b.Bucket.GetRange(ctx, key, offset, length)
 		return err
 	})
@@ -117,7 +130,7 @@ func opened(body io.ReadCloser, err error) io.ReadCloser {
 }
 
 func (b *bucket) Put(ctx context.Context, key string, body io.ReadSeeker, size int64) (a objects.Attributes, err error) {
-	err = b.around.do(ctx, "put", func() error {
+	err = b.around.do(withKey(ctx, key), "put", func() error {
 		a, err = b.Bucket.Put(ctx, key, body, size)
 		return err
 	})
@@ -125,7 +138,7 @@ func (b *bucket) Put(ctx context.Context, key string, body io.ReadSeeker, size i
 }
 
 func (b *bucket) PutIfAbsent(ctx context.Context, key string, body io.ReadSeeker, size int64) (a objects.Attributes, err error) {
-	err = b.around.do(ctx, "put", func() error {
+	err = b.around.do(withKey(ctx, key), "put", func() error {
 		a, err = b.Bucket.PutIfAbsent(ctx, key, body, size)
 		return err
 	})
@@ -154,7 +167,7 @@ func (b *bucket) Delete(ctx context.Context, keys ...string) error {
 }
 
 func (b *bucket) Head(ctx context.Context, key string) (a objects.Attributes, err error) {
-	err = b.around.do(ctx, "head", func() error {
+	err = b.around.do(withKey(ctx, key), "head", func() error {
 		a, err = b.Bucket.Head(ctx, key)
 		return err
 	})
@@ -162,7 +175,7 @@ func (b *bucket) Head(ctx context.Context, key string) (a objects.Attributes, er
 }
 
 func (b *bucket) SetStorageClass(ctx context.Context, key, tag, class string) (a objects.Attributes, err error) {
-	err = b.around.do(ctx, "copy", func() error {
+	err = b.around.do(withKey(ctx, key), "copy", func() error {
 		a, err = b.Bucket.SetStorageClass(ctx, key, tag, class)
 		return err
 	})

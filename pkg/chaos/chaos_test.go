@@ -84,6 +84,29 @@ func TestAHangEndsWithItsCaller(t *testing.T) {
 	})
 }
 
+func TestAHangHoldsEveryStepUntilItIsOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, plain := open(t, &chaos.One{Point: "ingestor.bucket.put", Kind: chaos.Hang, HangFor: time.Minute})
+		began := time.Now()
+		done := make(chan error, 2)
+		go func() { done <- put(t.Context(), b, "key") }()
+		synctest.Wait()
+		go func() { done <- b.Delete(t.Context(), "other") }()
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(began); took != time.Minute {
+			t.Errorf("it was over after %s", took)
+		}
+		if _, err := plain.Head(t.Context(), "key"); err != nil {
+			t.Errorf("the step has not happened after the hang: %v", err)
+		}
+	})
+}
+
 func TestACrashComesBeforeTheStep(t *testing.T) {
 	t.Parallel()
 	died := false

@@ -21,7 +21,7 @@ type Kind string
 const (
 	Crash Kind = "crash" // the process ends by SIGKILL before the step
 	Fail  Kind = "fail"  // the step fails
-	Hang  Kind = "hang"  // the step hangs, until its caller gives up or for longer than any lease of the test, and fails then
+	Hang  Kind = "hang"  // the step and every later one hang, for longer than any lease of the test, and go on then as if nothing had been
 	Lose  Kind = "lose"  // the step succeeds and its answer is lost
 )
 
@@ -44,7 +44,8 @@ type One struct {
 
 	mu     sync.Mutex
 	passed int
-	armed  bool // the answer of the step under way is to be lost
+	armed  bool          // the answer of the step under way is to be lost
+	frozen chan struct{} // closed when the hang is over; nil: there was none
 }
 
 // Before tells of the point, and fails, hangs or ends the process.
@@ -53,12 +54,10 @@ func (o *One) Before(ctx context.Context, point string) error {
 		o.Passed(point)
 	}
 	if point != o.Point || !o.turn() {
-		return nil
+		return o.thawed(ctx)
 	}
 	if o.Kind == Lose {
-		o.mu.Lock()
-		o.armed = true
-		o.mu.Unlock()
+		o.arm()
 		return nil
 	}
 	if o.Struck != nil {
@@ -68,7 +67,8 @@ func (o *One) Before(ctx context.Context, point string) error {
 	case Crash:
 		o.die()
 	case Hang:
-		return o.hang(ctx)
+		o.freeze()
+		return o.thawed(ctx)
 	}
 	return injected(point)
 }
@@ -99,14 +99,33 @@ func (o *One) disarm() bool {
 	return armed
 }
 
-func (o *One) hang(ctx context.Context) error {
-	timer := time.NewTimer(o.HangFor)
-	defer timer.Stop()
+func (o *One) arm() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.armed = true
+}
+
+func (o *One) freeze() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	frozen := make(chan struct{})
+	o.frozen = frozen
+	time.AfterFunc(o.HangFor, func() { close(frozen) })
+}
+
+// thawed waits until the hang is over, or the caller has given up.
+func (o *One) thawed(ctx context.Context) error {
+	o.mu.Lock()
+	frozen := o.frozen
+	o.mu.Unlock()
+	if frozen == nil {
+		return nil
+	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-timer.C:
-		return injected(o.Point)
+	case <-frozen:
+		return nil
 	}
 }
 
