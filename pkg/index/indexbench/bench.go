@@ -29,6 +29,7 @@ type Options struct {
 	Organizations int    // zero: 1,000
 	Days          int    // zero: 365
 	Pending       int    // objects of one organization that wait to be ingested; zero: 1 million
+	Rounds        int    // of each claim; others follow from it. Zero: 300
 	Dir           string // of the database; empty: a temporary one that goes with the run
 	Out           io.Writer
 	// Log hears of each step; nil: nobody does.
@@ -40,6 +41,7 @@ const (
 	defaultOrganizations = 1_000
 	defaultDays          = 365
 	defaultPending       = 1_000_000
+	defaultRounds        = 300
 )
 
 func (o Options) withDefaults() Options {
@@ -54,6 +56,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Pending == 0 {
 		o.Pending = defaultPending
+	}
+	if o.Rounds == 0 {
+		o.Rounds = defaultRounds
 	}
 	if o.Out == nil {
 		o.Out = io.Discard

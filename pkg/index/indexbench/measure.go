@@ -47,7 +47,7 @@ func (b *bench) lookups(ctx context.Context) error {
 	for _, span := range []time.Duration{time.Hour, 24 * time.Hour, 7 * 24 * time.Hour} {
 		var times []time.Duration
 		var segments int
-		for n := range 1100 {
+		for n := range 100 + 3*b.Rounds {
 			end := b.end
 			if n%2 == 0 {
 				end = end.Add(-time.Duration(r.Int64N(int64(b.Days-8))) * 24 * time.Hour)
@@ -81,7 +81,7 @@ func name(span time.Duration) string {
 func (b *bench) windows(ctx context.Context) error {
 	r := rand.New(rand.NewPCG(seed, 2))
 	var times []time.Duration
-	for range 500 {
+	for range b.Rounds {
 		w := lake.WindowOf(b.end.Add(-time.Duration(1+r.IntN(48))*time.Hour), time.Hour)
 		org := b.draw(r)
 		if err := timed(&times, func() error { _, err := b.index.Window(ctx, org, lake.SignalLogs, w); return err }); err != nil {
@@ -196,11 +196,10 @@ func (b *bench) compactionCommits(ctx context.Context) error {
 
 // claims takes batches of the organization with pending objects, and finds the fair order while many others have one each.
 func (b *bench) claims(ctx context.Context) error {
-	const rounds = 300
 	claim := func(what string, batch index.Batch) error {
 		var times []time.Duration
 		var tasks int
-		for range rounds {
+		for range b.Rounds {
 			var lease *lake.Lease
 			err := timed(&times, func() (err error) { lease, err = b.index.Claim(ctx, batch); return err })
 			if err != nil || lease == nil {
@@ -211,7 +210,7 @@ func (b *bench) claims(ctx context.Context) error {
 				return err
 			}
 		}
-		b.report.add(what, times, fmt.Sprintf("%.0f tasks on average", float64(tasks)/rounds))
+		b.report.add(what, times, fmt.Sprintf("%.0f tasks on average", float64(tasks)/float64(b.Rounds)))
 		return nil
 	}
 	for _, n := range []int{1, 50, 500} {
@@ -269,7 +268,6 @@ func (b *bench) finish(ctx context.Context, lease *lake.Lease) error {
 // fairness lets two workers ingest the pending objects, and times how long a fresh object of another organization waits for its
 // claim. A worker takes as long as an ingestor for a batch.
 func (b *bench) fairness(ctx context.Context) error {
-	const fresh = 40
 	const work = 250 * time.Millisecond
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -281,7 +279,7 @@ func (b *bench) fairness(ctx context.Context) error {
 	}
 	var times []time.Duration
 	err := func() error {
-		for n := range fresh {
+		for n := range max(b.Rounds/8, 1) {
 			org := lake.Organization(fmt.Sprintf("fresh-%d", n))
 			notice := index.Notice{
 				Object:       lake.Object{Bucket: "raw", Key: string(org), Tag: "v1", Size: 1000, LastModified: b.end},
