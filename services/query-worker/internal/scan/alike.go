@@ -7,27 +7,27 @@ import (
 	"strings"
 )
 
-// alike counts lines that fare equally together: Loki's extractor looks at one of each sort. A sort is what the query can see of the stream's labels, and
+// alike counts lines that fare equally together: Loki's extractor looks at one of each variety, which is told by what the query can see of the stream's labels, and by
 // the values of the fields that it looks at.
 type alike struct {
 	counter *counter
-	classes map[string]map[string]*sort // by what is seen of streams, then by fields
+	classes map[string]map[string]*variety // by what is seen of streams, then by fields
 	held    int
 }
 
-// sort is a sort of lines, and the series that they go to.
-type sort struct {
+// variety are lines that fare equally, and the series that they go to.
+type variety struct {
 	series []*totalSeries
 	bucket int64 // of those counted and not yet added
 	rows   int64
 }
 
-// maxAlike is how many bytes one goroutine remembers of sorts. Lines of further ones are each given to the extractor.
+// maxAlike is how many bytes one goroutine remembers of varieties. Lines of further ones are each given to the extractor.
 const maxAlike = 16 << 20
 
 // visitor counts rows of a cut; those that are not plain are given to the extractor.
 func (a *alike) visitor(k *cut, extract func(*row) error) func(*row) error {
-	known := make([]map[string]*sort, len(k.contents.streams))
+	known := make([]map[string]*variety, len(k.contents.streams))
 	var values []byte
 	return func(r *row) error {
 		var plain bool
@@ -55,8 +55,8 @@ func (a *alike) visitor(k *cut, extract func(*row) error) func(*row) error {
 	}
 }
 
-// class returns the sorts of a stream.
-func (a *alike) class(of *stream) map[string]*sort {
+// class returns the varieties of a stream.
+func (a *alike) class(of *stream) map[string]*variety {
 	var seen strings.Builder
 	for _, name := range a.counter.w.names.List() {
 		seen.WriteString(of.labels.Get(name))
@@ -64,27 +64,27 @@ func (a *alike) class(of *stream) map[string]*sort {
 	}
 	class := a.classes[seen.String()]
 	if class == nil {
-		class = map[string]*sort{}
+		class = map[string]*variety{}
 		a.classes[seen.String()] = class
 	}
 	return class
 }
 
-// first counts the first line of a sort.
-func (a *alike) first(class map[string]*sort, values []byte, extract func(*row) error, r *row) error {
+// first counts the first line of a variety.
+func (a *alike) first(class map[string]*variety, values []byte, extract func(*row) error, r *row) error {
 	a.counter.last = a.counter.last[:0]
 	if err := extract(r); err != nil {
 		return err
 	}
 	const fixed = 120
 	if a.held += len(values) + fixed; a.held < maxAlike {
-		class[string(values)] = &sort{series: slices.Clone(a.counter.last)}
+		class[string(values)] = &variety{series: slices.Clone(a.counter.last)}
 	}
 	return nil
 }
 
-// add adds what was counted of a sort.
-func (a *alike) add(s *sort) error {
+// add adds what was counted of a variety.
+func (a *alike) add(s *variety) error {
 	for _, to := range s.series {
 		if err := a.counter.into.put(to, s.bucket, total{rows: s.rows, value: float64(s.rows)}); err != nil {
 			return err

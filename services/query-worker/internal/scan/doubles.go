@@ -101,7 +101,9 @@ func (s *Scan) lostIn(ctx context.Context, group []int, start, end int64) (map[i
 // hours widens a range to whole ones.
 func hours(start, end int64) (first, last int64) {
 	const hour = int64(time.Hour)
-	first = columns.HourOf(start) * hour
+	if first = columns.HourOf(start) * hour; first > start {
+		first = start // the hour began before the first time that there is
+	}
 	if last = columns.HourOf(end-1) * hour; last <= 1<<63-1-hour {
 		last += hour
 	}

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -219,6 +220,19 @@ func TestDoublesAreBounded(t *testing.T) {
 	_, err := f.samples(t.Context(), Samples{Expression: `sum(count_over_time({service_name=~".+"}[3h]))`, End: began.Add(testHours * time.Hour).UnixNano()})
 	if !errors.Is(err, fault.Exhausted) || !strings.Contains(err.Error(), "ask for fewer hours") {
 		t.Fatalf("got %v", err)
+	}
+}
+
+func TestHours(t *testing.T) {
+	t.Parallel()
+	hour := int64(time.Hour)
+	for _, c := range [][4]int64{
+		{1, 2, 0, hour}, {0, hour, 0, hour}, {hour - 1, hour + 1, 0, 2 * hour}, {-1, 0, -hour, 0},
+		{math.MinInt64, 1, math.MinInt64, hour}, {0, math.MaxInt64, 0, math.MaxInt64 / hour * hour},
+	} {
+		if first, last := hours(c[0], c[1]); first != c[2] || last != c[3] {
+			t.Errorf("hours of %d to %d: %d to %d, want %d to %d", c[0], c[1], first, last, c[2], c[3])
+		}
 	}
 }
 

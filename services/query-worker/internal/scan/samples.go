@@ -273,7 +273,7 @@ func newCounter(s *Scan, w *windowed, into *totals) (*counter, error) {
 	}
 	whole, err := extractor(w.whole)
 	c := &counter{scan: s, w: w, into: into, extract: extract, whole: whole, byStream: map[string][]*totalSeries{}}
-	c.alike = &alike{counter: c, classes: map[string]map[string]*sort{}}
+	c.alike = &alike{counter: c, classes: map[string]map[string]*variety{}}
 	return c, err
 }
 
