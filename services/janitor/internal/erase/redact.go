@@ -78,9 +78,9 @@ func (e *Eraser) writeCopy(ctx context.Context, d lake.Delete, standing lake.Rec
 			return false, false, nil
 		}
 	}
-	file, err := os.CreateTemp(e.deps.Scratch, "redacted-*"+copySuffix)
+	file, err := e.scratch("redacted-*" + copySuffix)
 	if err != nil {
-		return false, false, scratchError(err)
+		return false, false, err
 	}
 	defer func() { err = errors.Join(err, file.Close(), os.Remove(file.Name())) }()
 	rows, err := e.copyRows(ctx, file, segments, standing.ID)
@@ -159,9 +159,8 @@ func (e *Eraser) fetch(ctx context.Context, s lake.Segment) (file *os.File, size
 		return nil, 0, err
 	}
 	defer func() { err = errors.Join(err, body.Close()) }()
-	file, err = os.CreateTemp(e.deps.Scratch, "segment-*.parquet")
-	if err != nil {
-		return nil, 0, scratchError(err)
+	if file, err = e.scratch("segment-*.parquet"); err != nil {
+		return nil, 0, err
 	}
 	if size, err = io.Copy(file, body); err != nil {
 		return nil, 0, errors.Join(err, file.Close(), os.Remove(file.Name()))
@@ -183,6 +182,17 @@ func (e *Eraser) upload(ctx context.Context, file *os.File, name, key string) er
 	}
 	_, err = bucket.Put(ctx, key, file, size)
 	return err
+}
+
+func (e *Eraser) scratch(pattern string) (*os.File, error) {
+	if err := os.MkdirAll(e.deps.Scratch, 0o700); err != nil {
+		return nil, scratchError(err)
+	}
+	file, err := os.CreateTemp(e.deps.Scratch, pattern)
+	if err != nil {
+		return nil, scratchError(err)
+	}
+	return file, nil
 }
 
 func scratchError(err error) error {
