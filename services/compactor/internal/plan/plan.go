@@ -88,6 +88,11 @@ const (
 	ReasonAsked   Reason = "asked"   // somebody asked
 )
 
+// Must reports whether a segment is rewritten for the reason even alone.
+func (r Reason) Must() bool {
+	return r == ReasonDeletes || r == ReasonExpired || r == ReasonRules || r == ReasonMasked || r == ReasonFormat
+}
+
 func order() []Reason {
 	return []Reason{
 		ReasonDeletes, ReasonExpired, ReasonRules, ReasonMasked, ReasonLevel0, ReasonSmall, ReasonSettled, ReasonFormat, ReasonAsked,

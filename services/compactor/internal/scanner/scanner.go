@@ -39,6 +39,35 @@ type Scanner struct {
 	Page int
 
 	looks int
+	// seen are the windows of the last look at debt, and those of the present one.
+	seen, present map[index.WindowCursor]sighting
+}
+
+// sighting is what a window with debt was like.
+type sighting struct {
+	segments, fresh, bytes int64
+	// times is how often it has been like that, and again the look from which on it is asked for once more.
+	times, again int
+}
+
+// maxPause is the longest time, in looks, for which a window is not asked for that never changes: it waits for something, or its task is buried, and
+// asking revives that.
+const maxPause = 60
+
+// news reports whether a window is to be asked for: it has changed, or has stayed as it is for so long. Each time that is twice as long.
+func (s *Scanner) news(w index.WindowDebt) bool {
+	now := sighting{segments: w.Segments, fresh: w.Fresh, bytes: w.Bytes}
+	before, known := s.seen[w.Cursor()]
+	if known && before.segments == now.segments && before.fresh == now.fresh && before.bytes == now.bytes {
+		now.times, now.again = before.times, before.again
+	}
+	due := s.looks >= now.again
+	if due {
+		now.times++
+		now.again = s.looks + min(1<<min(now.times, 10), maxPause)
+	}
+	s.present[w.Cursor()] = now
+	return due
 }
 
 // staleEvery is after how many looks at debt it looks for segments without a rule, or of an old format: such a look reads all segments.
@@ -87,16 +116,19 @@ func (s *Scanner) page() int {
 }
 
 func (s *Scanner) debts(ctx context.Context, now time.Time) error {
+	s.present = map[index.WindowCursor]sighting{}
 	var after index.WindowCursor
 	for {
 		windows, err := s.Index.WindowsWithDebt(ctx, after, s.page())
 		if err != nil {
 			return err
 		}
-		if err := s.enqueue(ctx, now, windows); err != nil {
+		news := slices.DeleteFunc(slices.Clone(windows), func(w index.WindowDebt) bool { return !s.news(w) })
+		if err := s.enqueue(ctx, now, news); err != nil {
 			return err
 		}
 		if len(windows) < s.page() {
+			s.seen = s.present
 			return nil
 		}
 		after = windows[len(windows)-1].Cursor()

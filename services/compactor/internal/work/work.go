@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/lakerunner/lakerunner/pkg/config"
@@ -202,21 +203,23 @@ func (r *run) merge(ctx context.Context, m plan.Merge) error {
 	return r.mergeFetched(ctx, m, there)
 }
 
-// mergeFetched merges what is on disk; in halves, if that takes too much memory.
+// mergeFetched merges what is on disk; in parts, if that takes too much memory or scratch.
 func (r *run) mergeFetched(ctx context.Context, m plan.Merge, inputs []input) error {
 	err := r.rewrite(ctx, m, inputs)
 	if !errors.Is(err, fault.Exhausted) {
 		return err
 	}
-	if len(inputs) < 4 {
+	part := len(inputs) / 2
+	if part == 1 && !m.Reason.Must() || part == 0 {
 		r.deps.Counters.skip(m.Reason)
 		return nil
 	}
-	half := len(inputs) / 2
-	if err := r.mergeFetched(ctx, m, inputs[:half]); err != nil {
-		return err
+	for some := range slices.Chunk(inputs, part) {
+		if err := r.mergeFetched(ctx, m, some); err != nil {
+			return err
+		}
 	}
-	return r.mergeFetched(ctx, m, inputs[half:])
+	return nil
 }
 
 // next asks for the window's next look, and for its day's.

@@ -30,7 +30,7 @@ func (f *fixture) wantRows(want []string) {
 	}
 }
 
-func TestCompactionKeepsEveryRow(t *testing.T) {
+func TestI10EveryRowIsKept(t *testing.T) {
 	t.Parallel()
 	f := newFixtureOn(t, s3test.New(t), "")
 	rng := rand.New(rand.NewPCG(1, 3))
@@ -310,7 +310,7 @@ func TestADeleteThatFindsNothingIsOnlyMarked(t *testing.T) {
 	}
 }
 
-func TestConservation(t *testing.T) {
+func TestI10ADifferenceIsLoud(t *testing.T) {
 	t.Parallel()
 	for name, corrupt := range map[string]func(f *fixture, s lake.Segment){
 		"a segment of other rows": func(f *fixture, s lake.Segment) {
@@ -360,7 +360,7 @@ func TestConservation(t *testing.T) {
 	}
 }
 
-func TestAMissingInputDoesNotKeepOthersFromBeingMerged(t *testing.T) {
+func TestI11AMissingInputDoesNotKeepOthersFromBeingMerged(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, "")
 	for range 4 {
@@ -504,6 +504,42 @@ func TestBounds(t *testing.T) {
 	})
 }
 
+func TestI13NothingIsPutOutsideOfDeclaredFolders(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, "")
+	for range 3 {
+		f.ingest(f.rows(0, 10, "a", "x"))
+	}
+	before := f.keys()
+	var declared []string
+	f.at = func(at string) {
+		if at == "merged" && len(f.keys()) != len(before) {
+			t.Error("something was put before a folder was declared")
+		}
+	}
+	report := f.compact(f.hour(0))
+	for _, s := range report.Added {
+		declared = append(declared, s.Key, lake.SidecarKey(s.Key))
+	}
+	want := append(before, declared...)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, f.keys()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// keys are all of the bucket.
+func (f *fixture) keys() (keys []string) {
+	f.t.Helper()
+	for object, err := range f.bucket.List(context.Background(), "", "") {
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		keys = append(keys, object.Key)
+	}
+	return keys
+}
+
 func TestTheWindowIsLookedAtAgain(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, "")
@@ -522,7 +558,7 @@ func TestTheWindowIsLookedAtAgain(t *testing.T) {
 	}
 }
 
-func TestScratchOfProcessesThatDiedIsRemoved(t *testing.T) {
+func TestI12ScratchOfProcessesThatDiedIsRemoved(t *testing.T) {
 	t.Parallel()
 	directory := t.TempDir()
 	for name, age := range map[string]time.Duration{"compact-1": 2 * time.Hour, "compact-2": time.Minute, "other": 2 * time.Hour} {
