@@ -58,12 +58,15 @@ type Scanner struct {
 	lost    texts[map[int]rowSet]
 }
 
+// maxLost is for how many groups of segments it is remembered which rows are doubles of others: a bit for each of their rows.
+const maxLost = 32
+
 // New returns a scanner.
 func New(c *cache.Cache[*Contents], e Engine, o Options) *Scanner {
 	if o.DirectRows == 0 {
 		o.DirectRows = 1 << 17
 	}
-	return &Scanner{cache: c, engine: e, options: o, kept: newKept(o.ColumnMemory)}
+	return &Scanner{cache: c, engine: e, options: o, kept: newKept(o.ColumnMemory), lost: texts[map[int]rowSet]{most: maxLost}}
 }
 
 // Scan is one fragment on its way. It is for one goroutine.

@@ -2,15 +2,20 @@
 
 package scan
 
-import "sync"
+import (
+	"cmp"
+	"sync"
+)
 
 // texts keeps what was made of texts, because dashboards ask the same again and again. What it holds is not changed by those who get it.
 type texts[T any] struct {
+	most int // how many; beyond, it begins anew. Zero: maxTexts
+
 	mu     sync.Mutex
 	byText map[string]T
 }
 
-// maxTexts and maxText bound texts; beyond, it begins anew, and longer ones are not kept.
+// maxTexts is how many texts there are, and maxText the length of those that are kept.
 const (
 	maxTexts = 256
 	maxText  = 16 << 10
@@ -29,7 +34,7 @@ func (t *texts[T]) get(text string, parse func(string) (T, error)) (T, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.byText == nil || len(t.byText) >= maxTexts {
+	if t.byText == nil || len(t.byText) >= cmp.Or(t.most, maxTexts) {
 		t.byText = map[string]T{}
 	}
 	t.byText[text] = made
