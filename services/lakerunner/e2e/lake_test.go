@@ -55,6 +55,7 @@ type lake struct {
 // lakeOptions are what tests want different.
 type lakeOptions struct {
 	organizations []string                     // default: "default"
+	settings      string                       // of each organization, as further lines of YAML
 	onRewrite     string                       // of the storage profile
 	streamLabels  []string                     // of the storage profile
 	workers       []string                     // addresses; none: one in process
@@ -125,7 +126,7 @@ func (l *lake) writeConfig(o lakeOptions) {
 	var b strings.Builder
 	fmt.Fprint(&b, "organizations:\n")
 	for _, organization := range o.organizations {
-		fmt.Fprintf(&b, "  - id: %s\n", organization)
+		fmt.Fprintf(&b, "  - id: %s\n%s", organization, o.settings)
 	}
 	location := l.bucket.Location
 	fmt.Fprintf(&b, "storage_profiles:\n  - name: test\n    bucket: %q\n    organization: %s\n    endpoint: %q\n    region: %q\n    access_key: %q\n    secret_key: %q\n    path_style: true\n",
