@@ -30,7 +30,7 @@ type Certificate struct {
 	SHA256     string
 }
 
-// document is a certificate as the audit log and the bucket hold it. The order of its fields is part of its hash.
+// certificateDocument is a certificate as the audit log and the bucket hold it. The order of its fields is part of its hash.
 type certificateDocument struct {
 	Version      int                `json:"version"`
 	Delete       string             `json:"delete"`
@@ -70,8 +70,8 @@ type certifiedObject struct {
 	DoneAt  time.Time `json:"done_at"`
 }
 
-// marshal gives the certificate's text and the SHA-256 of it. Times are to the microsecond, as the database has them.
-func (c *Certificate) marshal(now time.Time) (text []byte, sum string, err error) {
+// marshal gives the certificate's text. Times are to the microsecond, as the database has them.
+func (c *Certificate) marshal(now time.Time) ([]byte, error) {
 	d := c.Delete
 	document := certificateDocument{
 		Version: certificateVersion, Delete: strconv.FormatInt(int64(d.ID), 10), Organization: d.Organization, Signal: d.Signal.String(),
@@ -92,11 +92,7 @@ func (c *Certificate) marshal(now time.Time) (text []byte, sum string, err error
 			Rows: o.Rows, Action: o.Action, DoneAt: instant(o.DoneAt),
 		})
 	}
-	text, err = json.Marshal(document)
-	if err != nil {
-		return nil, "", err
-	}
-	return text, hashOf(text), nil
+	return json.Marshal(document)
 }
 
 func hashOf(text []byte) string {

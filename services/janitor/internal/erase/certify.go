@@ -128,7 +128,7 @@ func (e *Eraser) enter(ctx context.Context, d lake.Delete) (index.AuditEntry, er
 	if err != nil {
 		return index.AuditEntry{}, err
 	}
-	text, _, err := c.marshal(now)
+	text, err := c.marshal(now)
 	if err != nil {
 		return index.AuditEntry{}, err
 	}

@@ -72,8 +72,8 @@ func (e *Eraser) Run(ctx context.Context, org lake.Organization) ([]lake.Task, e
 }
 
 func (e *Eraser) advance(ctx context.Context, d lake.Delete, windows *windows, files *kept) error {
-	clear, err := e.rewrite(ctx, d, windows)
-	if err != nil || !clear {
+	free, err := e.rewrite(ctx, d, windows)
+	if err != nil || !free {
 		return err
 	}
 	if d.State == lake.DeleteRewriting {
@@ -96,7 +96,7 @@ func (e *Eraser) advance(ctx context.Context, d lake.Delete, windows *windows, f
 // None can come once nobody works who may not have seen the delete. Ingest and compaction read the deletes after their claim, so only a
 // lease that was claimed before the delete could be seen may add a segment without it. The leases are asked for first: what one of them
 // added before it ended is found by the look at the segments that follows.
-func (e *Eraser) rewrite(ctx context.Context, d lake.Delete, windows *windows) (clear bool, err error) {
+func (e *Eraser) rewrite(ctx context.Context, d lake.Delete, windows *windows) (free bool, err error) {
 	kinds := []lake.TaskKind{lake.TaskIngest, lake.TaskCompact}
 	unseeing, err := e.deps.Index.LeasesBefore(ctx, d.Organization, kinds, d.CreatedAt.Add(blindness))
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 const copySuffix = ".ndjson.gz"
 
 // copyKey is that of the copy of an object without the rows of a delete.
-func copyKey(org lake.Organization, delete lake.DeleteID, receipt lake.ReceiptID) string {
-	return fmt.Sprintf("%s%d/%d%s", copiesPrefix(org), delete, receipt, copySuffix)
+func copyKey(org lake.Organization, id lake.DeleteID, receipt lake.ReceiptID) string {
+	return fmt.Sprintf("%s%d/%d%s", copiesPrefix(org), id, receipt, copySuffix)
 }
 
 func copiesPrefix(org lake.Organization) string  { return lake.Prefix + string(org) + "/redacted/" }

@@ -28,9 +28,9 @@ func (e *Eraser) redactObject(ctx context.Context, d lake.Delete, receipt, stand
 		// A run that was cut off after it deleted the object has left the copy.
 		return e.afterRedaction(ctx, d, receipt, standing, files)
 	}
-	whole, clear, err := e.writeCopy(ctx, d, standing)
+	whole, free, err := e.writeCopy(ctx, d, standing)
 	switch {
-	case err != nil || !clear:
+	case err != nil || !free:
 		return verdict{}, err
 	case !whole:
 		return verdict{actionLeft, receipt.Raw}, nil
@@ -61,9 +61,9 @@ func (e *Eraser) afterRedaction(ctx context.Context, d lake.Delete, receipt, sta
 	return verdict{actionRedacted, lake.RawRedacted}, nil
 }
 
-// writeCopy writes the copy. whole: it holds every row that the object brought, less the deleted ones; else it is not written. clear is
+// writeCopy writes the copy. whole: it holds every row that the object brought, less the deleted ones; else it is not written. free is
 // false while a segment with rows of the object is not free of the delete's rows yet.
-func (e *Eraser) writeCopy(ctx context.Context, d lake.Delete, standing lake.Receipt) (whole, clear bool, err error) {
+func (e *Eraser) writeCopy(ctx context.Context, d lake.Delete, standing lake.Receipt) (whole, free bool, err error) {
 	before, err := e.deps.Index.RowsDeletedOf(ctx, standing.ID)
 	if err != nil {
 		return false, false, err
