@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -35,12 +36,15 @@ type childOptions struct {
 	// KillAt names the checkpoint at which the process kills itself, at its KillNth passage (from 1). Empty: it lives.
 	KillAt  string
 	KillNth int
+	// Fault is one to begin with.
+	Fault order
 }
 
 // child is a process of the system under test.
 type child struct {
 	t      testing.TB
 	cmd    *exec.Cmd
+	stdin  io.Writer
 	lines  chan string // of its standard output
 	exited chan struct{}
 
@@ -73,6 +77,11 @@ func startProcess(t testing.TB, role, options string, environ ...string) *child 
 	c.cmd.Env = append(os.Environ(), roleVariable+"="+role, childVariable+"="+options)
 	c.cmd.Env = append(c.cmd.Env, environ...)
 	c.cmd.Stderr = c
+	in, err := c.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.stdin = in
 	out, err := c.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

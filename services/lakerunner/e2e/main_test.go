@@ -30,6 +30,8 @@ func runRole(role string) error {
 		return runWorker()
 	case roleIngest:
 		return runIngest()
+	case roleLake:
+		return runLake()
 	case roleUp:
 		return runUp()
 	}

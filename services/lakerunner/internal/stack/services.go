@@ -7,7 +7,9 @@ import (
 	"context"
 	"net/url"
 
+	"github.com/lakerunner/lakerunner/pkg/chaos"
 	"github.com/lakerunner/lakerunner/pkg/host"
+	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/services/compactor"
 	"github.com/lakerunner/lakerunner/services/ingestor"
 	"github.com/lakerunner/lakerunner/services/janitor"
@@ -45,11 +47,11 @@ func (o Options) build(ctx context.Context, p *host.Process) ([]host.Service, er
 		wanted bool
 		make   func(context.Context, *host.Process, *ServiceSettings) (host.Service, error)
 	}{
-		{o.Roles.Notifier, newNotifier},
+		{o.Roles.Notifier, o.newNotifier},
 		{o.Roles.Ingestor, o.newIngestor},
 		{o.Roles.Compactor, o.newCompactor},
 		{o.Roles.Janitor, o.newJanitor},
-		{o.Roles.Worker, newWorker},
+		{o.Roles.Worker, o.newWorker},
 		{o.Roles.Frontend, o.newFrontend},
 	} {
 		if !role.wanted {
@@ -76,6 +78,8 @@ func (o Options) read(p *host.Process) (*ServiceSettings, error) {
 	}
 	s.Worker.Dir = cmp.Or(s.Worker.Dir, o.workerDir())
 	s.Ingestor.ScratchDir = cmp.Or(s.Ingestor.ScratchDir, o.scratchDir())
+	s.Compactor.ScratchDir = cmp.Or(s.Compactor.ScratchDir, o.scratchDir())
+	s.Janitor.ScratchDir = cmp.Or(s.Janitor.ScratchDir, o.scratchDir())
 	if o.WebhookToken != "" {
 		s.Notifier.Webhook.Tokens = append(s.Notifier.Webhook.Tokens, webhookSource+"="+o.WebhookToken)
 	}
@@ -83,51 +87,69 @@ func (o Options) read(p *host.Process) (*ServiceSettings, error) {
 	return &s, nil
 }
 
-func newNotifier(_ context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
+// index is the process's index, with the fault points of one service.
+func (o Options) index(p *host.Process, service string) (*index.Index, error) {
 	idx, err := p.Index()
 	if err != nil {
 		return nil, err
 	}
-	return notifier.New(s.Notifier, notifier.Deps{Index: idx, Config: p.Source, Objects: p.Objects(), Log: p.Log, Meter: p.Meter})
+	return chaos.Index(idx, service, o.Faults), nil
+}
+
+func (o Options) newNotifier(_ context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
+	idx, err := o.index(p, "notifier")
+	if err != nil {
+		return nil, err
+	}
+	return notifier.New(s.Notifier, notifier.Deps{Index: idx, Config: p.Source, Objects: chaos.Store(p.Objects(), "notifier", o.Faults), Log: p.Log, Meter: p.Meter})
 }
 
 func (o Options) newIngestor(_ context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
-	idx, err := p.Index()
+	idx, err := o.index(p, "ingestor")
 	if err != nil {
 		return nil, err
 	}
 	return ingestor.New(s.Ingestor, ingestor.Deps{
-		Index: idx, Config: p.Source, Objects: p.Objects(), Log: p.Log, Meter: p.Meter, Checkpoint: o.Checkpoint,
+		Index: idx, Config: p.Source, Objects: chaos.Store(p.Objects(), "ingestor", o.Faults), Log: p.Log, Meter: p.Meter, Checkpoint: o.Checkpoint,
 	})
 }
 
 func (o Options) newCompactor(_ context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
-	idx, err := p.Index()
+	idx, err := o.index(p, "compactor")
 	if err != nil {
 		return nil, err
 	}
 	return compactor.New(s.Compactor, compactor.Deps{
-		Index: idx, Config: p.Source, Objects: p.Objects(), Log: p.Log, Meter: p.Meter, Checkpoint: o.Checkpoint,
+		Index: idx, Config: p.Source, Objects: chaos.Store(p.Objects(), "compactor", o.Faults), Log: p.Log, Meter: p.Meter, Checkpoint: o.Checkpoint,
 	})
 }
 
+// newJanitor makes a janitor that tells the notifier of this process, if there is one, of objects whose event was lost.
 func (o Options) newJanitor(_ context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
-	idx, err := p.Index()
+	idx, err := o.index(p, "janitor")
 	if err != nil {
 		return nil, err
 	}
-	return janitor.New(s.Janitor, janitor.Deps{
-		Index: idx, Config: p.Source, Objects: p.Objects(), Log: p.Log, Meter: p.Meter, Checkpoint: o.Checkpoint,
-	})
+	deps := janitor.Deps{
+		Index: idx, Config: p.Source, Objects: chaos.Store(p.Objects(), "janitor", o.Faults), Dial: p.Dial, Log: p.Log, Meter: p.Meter, Checkpoint: o.Checkpoint,
+	}
+	if o.Roles.Notifier {
+		conn, err := p.Dial("")
+		if err != nil {
+			return nil, err
+		}
+		deps.Notifier = chaos.Conn(conn, "janitor", o.Faults)
+	}
+	return janitor.New(s.Janitor, deps)
 }
 
-func newWorker(ctx context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
-	return queryworker.New(ctx, s.Worker, queryworker.Deps{Objects: p.Objects(), Log: p.Log, Meter: p.Meter})
+func (o Options) newWorker(ctx context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
+	return queryworker.New(ctx, s.Worker, queryworker.Deps{Objects: chaos.Store(p.Objects(), "query-worker", o.Faults), Log: p.Log, Meter: p.Meter})
 }
 
 // newFrontend makes a frontend that asks the worker of this process, if there is one, and those that are named.
 func (o Options) newFrontend(_ context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
-	idx, err := p.Index()
+	idx, err := o.index(p, "query-frontend")
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +160,7 @@ func (o Options) newFrontend(_ context.Context, p *host.Process, s *ServiceSetti
 		if err != nil {
 			return nil, err
 		}
-		deps.Workers = []queryfrontend.Worker{{Name: "in process", Conn: conn}}
+		deps.Workers = []queryfrontend.Worker{{Name: "in process", Conn: chaos.Conn(conn, "query-frontend", o.Faults)}}
 	}
 	return queryfrontend.New(s.Frontend, deps)
 }

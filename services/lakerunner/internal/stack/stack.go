@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	"github.com/lakerunner/lakerunner/pkg/chaos"
 	"github.com/lakerunner/lakerunner/pkg/host"
 	"github.com/lakerunner/lakerunner/pkg/objects"
 )
@@ -36,7 +37,9 @@ type Options struct {
 	Tune func(*ServiceSettings)
 	// Checkpoint is called between the steps of ingest; nil: nobody is.
 	Checkpoint func(name string)
-	Log        *slog.Logger
+	// Faults decides what happens at the fault points of every service; nil: there are none.
+	Faults chaos.Injector
+	Log    *slog.Logger
 }
 
 // Roles are the services to run.

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package e2e_test
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/lakerunner/lakerunner/pkg/chaos"
+)
+
+// faultsOfCI is how many faults a run without LAKERUNNER_TORTURE has, drawn from all points and kinds with a fixed seed.
+const faultsOfCI = 4
+
+// TestFaults has faults happen at every named point of the services that change the lake: each point, each kind of fault. Stories of
+// ingest, compaction, deletes, replay and retention run into them, and end with exactly their rows all the same; no answer is
+// wrong meanwhile, and no file is left over.
+//
+// A sample runs always. LAKERUNNER_TORTURE=1 runs every point and kind, with LAKERUNNER_SEEDS seeds (default 1; a seed decides at which
+// passage of a point the fault happens), at the points that LAKERUNNER_POINTS, a regular expression, matches.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	first := newLane(t)
+	_, points := first.story(order{Trace: true})
+	m := &matrix{orders: ordersOf(t, points)}
+	t.Run("lanes", func(t *testing.T) {
+		lanes := 1
+		if torture() {
+			lanes = 4
+		}
+		for i := range lanes {
+			t.Run(strconv.Itoa(i), func(t *testing.T) {
+				t.Parallel()
+				n := first
+				if i > 0 {
+					n = newLane(t)
+				}
+				n.t, n.lake.t = t, t
+				m.run(n)
+			})
+		}
+	})
+	t.Logf("%d points, %d kinds of faults, %d runs, %d of which ran into their fault; not run into: %q", len(points), len(chaos.Kinds()), m.runs, m.hits, m.missed)
+	if m.hits < m.runs*2/3 {
+		t.Errorf("only %d of %d faults happened", m.hits, m.runs)
+	}
+}
+
+func torture() bool { return os.Getenv("LAKERUNNER_TORTURE") != "" }
+
+// ordersOf makes the faults of this run: all, or a sample.
+func ordersOf(t *testing.T, points map[string]int) []order {
+	t.Helper()
+	seeds := max(1, number(t, "LAKERUNNER_SEEDS"))
+	wanted := regexp.MustCompile(os.Getenv("LAKERUNNER_POINTS"))
+	var orders []order
+	for seed := range seeds {
+		random := rand.New(rand.NewPCG(uint64(seed), 7))
+		for _, point := range slices.Sorted(maps.Keys(points)) {
+			for _, kind := range chaos.Kinds() {
+				if o := (order{Point: point, Kind: kind, Nth: 1 + random.IntN(min(points[point], passages))}); wanted.MatchString(point) {
+					orders = append(orders, o)
+				}
+			}
+		}
+		random.Shuffle(len(orders), func(i, j int) { orders[i], orders[j] = orders[j], orders[i] })
+	}
+	if torture() {
+		return orders
+	}
+	return sampleOf(orders)
+}
+
+// sampleOf takes a fault of each kind, each of another service where there is one.
+func sampleOf(orders []order) []order {
+	var out []order
+	services := []string{"ingestor.", "compactor.", "janitor.", "notifier."}
+	kinds := chaos.Kinds()
+	for i := range faultsOfCI {
+		at := slices.IndexFunc(orders, func(o order) bool {
+			return o.Kind == kinds[i%len(kinds)] && o.Nth <= 3 && strings.HasPrefix(o.Point, services[i%len(services)])
+		})
+		if at >= 0 {
+			out = append(out, orders[at])
+		}
+	}
+	return out
+}
+
+func number(t *testing.T, variable string) int {
+	t.Helper()
+	n, err := strconv.Atoi(cmp.Or(os.Getenv(variable), "0"))
+	if err != nil {
+		t.Fatalf("%s: %v", variable, err)
+	}
+	return n
+}
+
+// matrix are the faults that are still to happen; lanes take the next one each.
+type matrix struct {
+	mu         sync.Mutex
+	orders     []order
+	runs, hits int
+	missed     []string
+}
+
+func (m *matrix) next() (order, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.orders) == 0 {
+		return order{}, false
+	}
+	o := m.orders[0]
+	m.orders = m.orders[1:]
+	return o, true
+}
+
+func (m *matrix) told(o order, happened bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.runs++
+	if happened {
+		m.hits++
+		return
+	}
+	m.missed = append(m.missed, o.String())
+}
+
+// run tells stories until there are no more faults, and ends the lane.
+func (m *matrix) run(n *lane) {
+	for o, more := m.next(); more; o, more = m.next() {
+		if n.t.Failed() {
+			return
+		}
+		happened, _ := n.story(o)
+		m.told(o, happened)
+		if torture() {
+			fmt.Println(n.runs, o, happened)
+		}
+	}
+	n.close()
+}
