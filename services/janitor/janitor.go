@@ -179,7 +179,7 @@ func (c Config) make(d Deps) (server.Deps, error) {
 	out.Retention = retention.New(retention.Deps{Index: d.Index, Config: d.Config, Checkpoint: d.Checkpoint})
 	out.Sweep = sweep.New(sweep.Deps{Index: d.Index, Objects: d.Objects, Log: d.Log, Grace: c.Grace, Checkpoint: d.Checkpoint})
 	out.Inspect = inspect.New(inspect.Deps{
-		Index: d.Index, Objects: d.Objects, Buckets: out.Buckets, Log: d.Log, Grace: c.Grace, Checkpoint: d.Checkpoint,
+		Index: d.Index, Objects: d.Objects, Buckets: out.Buckets, Log: d.Log, Grace: c.Grace, Turn: c.Inspect, Checkpoint: d.Checkpoint,
 	})
 	out.Reconcile = reconcile.New(reconcile.Deps{
 		Index: d.Index, Config: d.Config, Objects: d.Objects, Notifier: notifier, Log: d.Log, Counters: counters,

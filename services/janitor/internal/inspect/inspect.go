@@ -10,7 +10,7 @@
 //	N2. A file of a lease that the index does not know is kept if a commit record in the bucket names the lease: the index is then older
 //	    than the bucket (a restored database), and must be brought up to it first.
 //	N3. A segment is marked as missing only when the store itself says of its file, or its sidecar, that it is not there.
-//	N4. No day is left out for ever: each run looks at the newest days, and at one other, in turn.
+//	N4. No day is left out for ever: each run looks at the newest days, and at one other, which is another each time.
 package inspect
 
 import (
@@ -49,7 +49,9 @@ type Deps struct {
 	Buckets Buckets
 	Log     *slog.Logger
 	// Grace is how old a file must be to be taken for an orphan.
-	Grace      time.Duration
+	Grace time.Duration
+	// Turn is how often the duty runs: for so long it is an older day's turn. Zero: 1 hour.
+	Turn       time.Duration
 	Checkpoint func(name string)
 }
 
@@ -57,9 +59,7 @@ const (
 	day = 24 * time.Hour
 	// newest is how many days are looked at in each run, today's among them.
 	newest = 2
-	// turn is how long each run's turn of the older days lasts.
-	turn = time.Hour
-	page = 1000
+	page   = 1000
 	// MaxMissing bounds how many missing segments are known at a time.
 	MaxMissing = 10_000
 )
@@ -72,6 +72,7 @@ type Inspector struct{ deps Deps }
 // New returns an inspector.
 func New(d Deps) *Inspector {
 	d.Grace = cmp.Or(d.Grace, 48*time.Hour)
+	d.Turn = cmp.Or(d.Turn, time.Hour)
 	return &Inspector{deps: d}
 }
 
@@ -89,7 +90,7 @@ type Scope struct {
 type Result struct {
 	Files                   int64
 	Orphaned, OrphanedBytes int64
-	Missing                 []lake.SegmentID // that are missing now
+	Missing                 []index.KnownFile // that are missing now
 }
 
 // Duty looks at some days of one signal.
@@ -134,21 +135,31 @@ func (i *Inspector) days(ctx context.Context, scope Scope, signal lake.Signal, n
 	if !scope.Start.IsZero() {
 		return explicitDays(scope)
 	}
+	oldest, err := i.oldest(ctx, scope.Organization, signal, now)
+	return daysOf(now, oldest, i.deps.Turn), err
+}
+
+// daysOf are the newest days, and the older one whose turn it is. Segments of tomorrow's windows have their turn tomorrow.
+func daysOf(now, oldest time.Time, turn time.Duration) []time.Time {
 	today := now.UTC().Truncate(day)
 	var days []time.Time
 	for n := range newest {
 		days = append(days, today.Add(-time.Duration(n)*day))
 	}
-	oldest, err := i.oldest(ctx, scope.Organization, signal, now)
-	if err != nil || oldest.IsZero() {
-		return days, err
+	older := int64(today.Sub(oldest)/day) + 1 - newest
+	if oldest.IsZero() || older <= 0 {
+		return days
 	}
-	// Segments of tomorrow's windows are inspected tomorrow.
-	if span := int64(today.Sub(oldest)/day) + 1; span > newest {
-		nth := now.Unix() / int64(turn/time.Second) % (span - newest)
-		days = append(days, oldest.Add(time.Duration(nth)*day))
-	}
-	return days, nil
+	nth := scattered(uint64(now.UnixNano()/int64(turn))) % uint64(older)
+	return append(days, oldest.Add(time.Duration(nth)*day))
+}
+
+// scattered makes neighbouring numbers far apart (it is SplitMix64's finish). Days taken one after the other could fall into step with the
+// oldest, which moves on too, and then some would never have their turn.
+func scattered(n uint64) uint64 {
+	n = (n ^ n>>30) * 0xbf58476d1ce4e5b9
+	n = (n ^ n>>27) * 0x94d049bb133111eb
+	return n ^ n>>31
 }
 
 func explicitDays(scope Scope) ([]time.Time, error) {
@@ -410,11 +421,11 @@ func (c *comparison) missing(ctx context.Context, result *Result) error {
 		switch {
 		case lacking:
 			gone = append(gone, f.ID)
+			result.Missing = append(result.Missing, f)
 		case f.Missing:
 			back = append(back, f.ID)
 		}
 	}
-	result.Missing = append(result.Missing, gone...)
 	if c.scope.DryRun {
 		return nil
 	}

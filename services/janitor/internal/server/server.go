@@ -303,15 +303,15 @@ func (s *Server) InspectFiles(ctx context.Context, r *janitorv1.InspectFilesRequ
 	}, nil
 }
 
-func among(ids []lake.SegmentID, id string) bool {
-	return slices.ContainsFunc(ids, func(known lake.SegmentID) bool { return idProto(known) == id })
+func among(files []index.KnownFile, id string) bool {
+	return slices.ContainsFunc(files, func(f index.KnownFile) bool { return idProto(f.ID) == id })
 }
 
-// named adds the segments that a dry run did not mark by their number alone.
-func named(marked []*janitorv1.MissingFile, all []lake.SegmentID, org lake.Organization) []*janitorv1.MissingFile {
-	for _, id := range all {
-		if !slices.ContainsFunc(marked, func(m *janitorv1.MissingFile) bool { return m.GetSegmentId() == idProto(id) }) {
-			marked = append(marked, &janitorv1.MissingFile{SegmentId: idProto(id), Organization: string(org)})
+// named adds the segments that a dry run did not mark, with what is known of their files.
+func named(marked []*janitorv1.MissingFile, all []index.KnownFile, org lake.Organization) []*janitorv1.MissingFile {
+	for _, f := range all {
+		if !slices.ContainsFunc(marked, func(m *janitorv1.MissingFile) bool { return m.GetSegmentId() == idProto(f.ID) }) {
+			marked = append(marked, &janitorv1.MissingFile{SegmentId: idProto(f.ID), Organization: string(org), Bucket: f.Bucket, Key: f.Key})
 		}
 	}
 	return marked
