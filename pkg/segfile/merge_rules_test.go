@@ -28,11 +28,11 @@ import (
 // TestMergeAppliesRules sets merges with random masks, deletes, expiries, field rules and identities against one that has all rows in memory.
 func TestMergeAppliesRules(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(16) {
+	for seed := range uint64(10) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 21))
-			l := identified(rng, randomLogs(rng, 1+rng.IntN(5000)))
+			l := identified(rng, randomLogs(rng, 1+rng.IntN(3000)))
 			inputs := parts(t, rng, l, 1+rng.IntN(5), testMeta())
 			for i := range inputs {
 				randomRules(rng, &inputs[i])

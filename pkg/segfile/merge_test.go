@@ -153,7 +153,7 @@ func TestMergeOfAnyTree(t *testing.T) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 11))
-			l := randomLogs(rng, 1+rng.IntN(9000))
+			l := randomLogs(rng, 1+rng.IntN(5000))
 			want := write(t, l, testMeta())
 			left := parts(t, rng, l, 1+rng.IntN(9), testMeta())
 			var last merged
@@ -225,7 +225,7 @@ func TestMergeOfHoursAndServices(t *testing.T) {
 func TestMergeCutsOutputsAtRowGroups(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(4, 12))
-	l := randomLogs(rng, 5*rowGroupRows)
+	l := randomLogs(rng, 4*rowGroupRows)
 	got := merge(t, parts(t, rng, l, 4, testMeta()), MergeOptions{TargetBytes: 300_000})
 	if len(got.Outputs) < 3 {
 		t.Errorf("%d outputs", len(got.Outputs))

@@ -177,6 +177,9 @@ func compareKeys(a, b columns.Key) int {
 	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Kind, b.Kind))
 }
 
+// sourceOverhead is about what an input takes beside its row group: decoders, and buffers of each column.
+const sourceOverhead = 160 << 10
+
 // memory is about what the largest row group takes.
 func (s *mergeSource) memory() int64 {
 	largest := int64(0)
@@ -187,7 +190,7 @@ func (s *mergeSource) memory() int64 {
 		}
 		largest = max(largest, bytes)
 	}
-	return largest
+	return largest + sourceOverhead
 }
 
 // at is the sort key of a row of the row group.
