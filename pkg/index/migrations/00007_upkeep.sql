@@ -98,32 +98,36 @@ CREATE TABLE snapshots (
 -- +goose StatementBegin
 CREATE FUNCTION recorded_rows(
     segment_ids bigint[], first_window timestamptz, last_window timestamptz, receipt_ids bigint[], delete_ids bigint[], of_lease text, of_edit bytea
-) RETURNS jsonb
-LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    -- In PL/pgSQL, which keeps its plans: planning takes longer than reading does for a small commit. As json until the end, which is
-    -- written once, where jsonb is built row by row.
-    RETURN json_build_object(
+) RETURNS json
+LANGUAGE sql STABLE AS $$
+    SELECT json_build_object(
         'segments', (
-            SELECT json_agg(s)
+            SELECT json_agg(r ORDER BY r.id)
             FROM (
-                SELECT segments.*, ARRAY(SELECT ss.receipt FROM segment_sources ss WHERE ss.segment = segments.id ORDER BY ss.receipt) AS sources
-                FROM segments
-                WHERE segments.id = ANY (segment_ids) AND segments.window_start >= first_window AND segments.window_start <= last_window
-            ) s
+                SELECT s.*, held.sources
+                FROM segments s
+                LEFT JOIN (
+                    SELECT ss.segment, array_agg(ss.receipt ORDER BY ss.receipt) AS sources
+                    FROM segment_sources ss
+                    WHERE ss.segment = ANY (segment_ids)
+                    GROUP BY ss.segment
+                ) held ON held.segment = s.id
+                WHERE s.id = ANY (segment_ids) AND s.window_start >= first_window AND s.window_start <= last_window
+            ) r
         ),
-        'receipts', (SELECT json_agg(r) FROM receipts r WHERE r.id = ANY (receipt_ids)),
-        'deletes', (SELECT json_agg(d) FROM deletes d WHERE d.id = ANY (delete_ids)),
-        'delete_rows', (SELECT json_agg(dr) FROM delete_rows dr WHERE of_lease <> '' AND dr.lease = of_lease),
-        'delete_segments', (SELECT json_agg(ds) FROM delete_segments ds WHERE ds.segment = ANY (segment_ids) AND ds.gone_at IS NULL),
-        'delete_sources', (SELECT json_agg(ds) FROM delete_sources ds WHERE ds.receipt = ANY (receipt_ids)),
+        'receipts', (SELECT json_agg(r ORDER BY r.id) FROM receipts r WHERE r.id = ANY (receipt_ids)),
+        'deletes', (SELECT json_agg(d ORDER BY d.id) FROM deletes d WHERE d.id = ANY (delete_ids)),
+        'delete_rows', (SELECT json_agg(w ORDER BY w.delete_id, w.source, w.segment) FROM delete_rows w WHERE of_lease <> '' AND w.lease = of_lease),
+        'delete_segments', (
+            SELECT json_agg(w ORDER BY w.delete_id, w.segment) FROM delete_segments w WHERE w.segment = ANY (segment_ids) AND w.gone_at IS NULL
+        ),
+        'delete_sources', (SELECT json_agg(w ORDER BY w.delete_id, w.receipt) FROM delete_sources w WHERE w.receipt = ANY (receipt_ids)),
         'leases', (
             SELECT json_agg(to_jsonb(l) || jsonb_build_object('state', 'committed', 'ended_at', clock_timestamp(), 'edit', of_edit))
             FROM leases l
             WHERE l.id = of_lease
         )
-    )::jsonb;
-END
+    )
 $$;
 -- +goose StatementEnd
 
@@ -134,7 +138,7 @@ CREATE INDEX delete_sources_receipt ON delete_sources (receipt);
 -- rows of receipts which it superseded; its receipts and the older revisions of their objects. Removed segments are found by
 -- segments_removed_of for a short time around the commit, the others as recorded_rows finds them.
 -- +goose StatementBegin
-CREATE FUNCTION completed_rows(of_organization text, of_lease text, committed timestamptz, segment_ids bigint[], receipt_ids bigint[]) RETURNS jsonb
+CREATE FUNCTION completed_rows(of_organization text, of_lease text, committed timestamptz, segment_ids bigint[], receipt_ids bigint[]) RETURNS json
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     superseded bigint[];
@@ -207,7 +211,7 @@ BEGIN
         INSERT INTO segment_sources (receipt, segment, signal, window_start)
         SELECT source::bigint, s.id, s.signal, s.window_start
         FROM jsonb_to_recordset(new_rows) AS s (id bigint, organization text, signal smallint, window_start timestamptz, sources jsonb)
-        CROSS JOIN LATERAL jsonb_array_elements_text(coalesce(s.sources, '[]')) AS e (source)
+        CROSS JOIN LATERAL jsonb_array_elements_text(CASE jsonb_typeof(s.sources) WHEN 'array' THEN s.sources ELSE '[]' END) AS e (source)
         WHERE s.organization = of_organization
         ORDER BY 1, 2
         ON CONFLICT DO NOTHING;
