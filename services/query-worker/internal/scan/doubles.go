@@ -20,7 +20,8 @@ import (
 )
 
 // Rows of some origins say by one of their attributes which record they are. Of rows with one identity in one hour one is answered: that of the lowest
-// source, and of several of it that with the lowest row hash. Compaction leaves the same one. Segments of one lease have no such doubles among them.
+// source, and of several of it that with the lowest row hash. Compaction leaves the same one. Segments that one lease merged have no such doubles among them; those of no lease may have them in
+// themselves.
 
 // rowSet is a set of rows of one segment.
 type rowSet []uint64
@@ -110,7 +111,7 @@ func hours(start, end int64) (first, last int64) {
 	return first, last
 }
 
-// rivals are groups of identified segments that share hours, and were not all added by one lease.
+// rivals are groups of identified segments that share hours, and were not all merged by one lease.
 func (s *Scan) rivals(start, end int64) [][]int {
 	var identified []int
 	for i := range s.segments {
@@ -125,7 +126,9 @@ func (s *Scan) rivals(start, end int64) [][]int {
 		for n++; n < len(identified) && columns.HourOf(s.segments[identified[n]].First) <= columns.HourOf(last); n++ {
 			group, last = append(group, identified[n]), max(last, s.segments[identified[n]].Last)
 		}
-		if slices.ContainsFunc(group, func(i int) bool { return s.segments[i].Lease != s.segments[group[0]].Lease }) {
+		if slices.ContainsFunc(group, func(i int) bool {
+			return s.segments[i].Lease == "" || s.segments[i].Lease != s.segments[group[0]].Lease
+		}) {
 			groups = append(groups, group)
 		}
 	}

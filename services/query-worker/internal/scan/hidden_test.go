@@ -227,8 +227,12 @@ func TestHours(t *testing.T) {
 	t.Parallel()
 	hour := int64(time.Hour)
 	for _, c := range [][4]int64{
-		{1, 2, 0, hour}, {0, hour, 0, hour}, {hour - 1, hour + 1, 0, 2 * hour}, {-1, 0, -hour, 0},
-		{math.MinInt64, 1, math.MinInt64, hour}, {0, math.MaxInt64, 0, math.MaxInt64 / hour * hour},
+		{1, 2, 0, hour},
+		{0, hour, 0, hour},
+		{hour - 1, hour + 1, 0, 2 * hour},
+		{-1, 0, -hour, 0},
+		{math.MinInt64, 1, math.MinInt64, hour},
+		{0, math.MaxInt64, 0, math.MaxInt64 / hour * hour},
 	} {
 		if first, last := hours(c[0], c[1]); first != c[2] || last != c[3] {
 			t.Errorf("hours of %d to %d: %d to %d, want %d to %d", c[0], c[1], first, last, c[2], c[3])

@@ -19,7 +19,7 @@ type Segment struct {
 	Masked      []int64
 	// Applied is the highest number of a delete whose rows are not in the file any more.
 	Applied int64
-	// Identified is whether rows of it may have doubles in identified segments of other leases than Lease.
+	// Identified is whether rows of it may have doubles in identified segments of other leases than Lease; if that is empty, in itself, too.
 	Identified bool
 	Lease      string
 }
