@@ -116,11 +116,16 @@ type Merge struct {
 // Bytes are those of the inputs.
 func (m *Merge) Bytes() int64 { return bytesOf(m.Inputs) }
 
+// Identified reports whether rows of the inputs have identities.
+func (m *Merge) Identified() bool {
+	return slices.ContainsFunc(m.Inputs, func(s lake.Segment) bool { return s.Identified })
+}
+
 // Plan is what is to be done to a window.
 type Plan struct {
 	// Merges have no input in common, and are in the order in which they are to be done.
 	Merges []Merge
-	// More says that Policy.LeaseBytes left merges for the next time.
+	// More says that merges are left for the next time: there are too many bytes, or several with row identities.
 	More bool
 	// Again is when the window is to be looked at if nothing changes. Zero: not at all.
 	Again time.Time
@@ -241,14 +246,26 @@ func (w *planner) finish() Plan {
 	slices.SortStableFunc(plan.Merges, func(a, b Merge) int {
 		return cmp.Compare(slices.Index(reasons, a.Reason), slices.Index(reasons, b.Reason))
 	})
-	total := int64(0)
-	for i := range plan.Merges {
-		total += plan.Merges[i].Bytes()
-		if i > 0 && total > w.policy.LeaseBytes {
-			plan.Merges, plan.More, plan.Again = plan.Merges[:i], true, w.state.Now
-			break
-		}
+	if kept := w.atOnce(plan.Merges); len(kept) < len(plan.Merges) {
+		plan.Merges, plan.More, plan.Again = kept, true, w.state.Now
 	}
 	plan.Reason = w.reason(&plan)
 	return plan
+}
+
+// atOnce are the merges that one lease does: not too many bytes, and one with row identities. Of the segments that a lease merged queries believe that
+// they have no doubles among themselves, and two merges know nothing of each other.
+func (w *planner) atOnce(merges []Merge) []Merge {
+	var kept []Merge
+	total, identified := int64(0), false
+	for i := range merges {
+		m := &merges[i]
+		if m.Identified() && identified || len(kept) > 0 && total+m.Bytes() > w.policy.LeaseBytes {
+			continue
+		}
+		identified = identified || m.Identified()
+		total += m.Bytes()
+		kept = append(kept, *m)
+	}
+	return kept
 }

@@ -24,9 +24,12 @@ func check(t *testing.T, s plan.State, p plan.Policy, made plan.Plan) {
 	}
 	d := plan.Defaults()
 	used := map[lake.SegmentID]bool{}
-	total := int64(0)
+	total, identified := int64(0), 0
 	for i, m := range made.Merges {
 		total += m.Bytes()
+		if m.Identified() {
+			identified++
+		}
 		if len(m.Inputs) == 0 || len(m.Inputs) > d.FanIn || len(m.Inputs) > 1 && m.Bytes() > d.MergeBytes {
 			t.Errorf("I3: a merge of %d segments and %d bytes", len(m.Inputs), m.Bytes())
 		}
@@ -50,6 +53,9 @@ func check(t *testing.T, s plan.State, p plan.Policy, made plan.Plan) {
 				}
 			}
 		}
+	}
+	if identified > 1 {
+		t.Errorf("I14: %d merges with row identities in one lease", identified)
 	}
 	if made.More && made.Again.IsZero() || !made.Again.IsZero() && made.Again.Before(s.Now) {
 		t.Errorf("I8: more is to be done, again at %s", made.Again)

@@ -218,6 +218,11 @@ func (r *run) mergeFetched(ctx context.Context, m plan.Merge, inputs []input) er
 		if err := r.mergeFetched(ctx, m, some); err != nil {
 			return err
 		}
+		if m.Identified() {
+			// Queries believe that what one lease merged has no doubles: the other parts are for another one.
+			r.made.Again = r.state.Now
+			return nil
+		}
 	}
 	return nil
 }

@@ -357,6 +357,14 @@ func segmentOf(s *lake.Segment) *workerv1.Segment {
 		SidecarBytes:  s.SidecarBytes,
 		AppliedDelete: int64(s.AppliedDelete),
 		Identified:    s.Identified,
-		Lease:         string(s.Lease),
+		Lease:         merged(s),
 	}
+}
+
+// merged is the lease that added a segment, if its rows have no doubles among those that the lease added: ingest leaves them in.
+func merged(s *lake.Segment) string {
+	if s.Level == 0 {
+		return ""
+	}
+	return string(s.Lease)
 }

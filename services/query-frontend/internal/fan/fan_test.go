@@ -242,7 +242,7 @@ func TestScansCarryTheDeletesThatMayMaskTheirSegments(t *testing.T) {
 	for i := range l.segments {
 		l.segments[i].AppliedDelete = 2
 	}
-	l.segments[1].Identified, l.segments[1].Lease = true, "lease"
+	l.segments[1].Identified, l.segments[1].Lease, l.segments[1].Level = true, "lease", 1
 	everything := func(id lake.DeleteID) lake.Delete {
 		return lake.Delete{ID: id, Signal: lake.SignalLogs, Selector: `{a="b"}`, Start: first.Add(-time.Hour), End: first.Add(24 * time.Hour)}
 	}

@@ -65,10 +65,10 @@ func appendSingle(units []Unit, s lake.Segment) []Unit {
 	return append(units, unit)
 }
 
-// appendGroup appends a group as one unit, or, if one lease added all of it, one by one. The key is of the hour, so that the hour stays with its worker
+// appendGroup appends a group as one unit, or, if one lease merged all of it, one by one. What ingest wrote has doubles in itself. The key is of the hour, so that the hour stays with its worker
 // as more of it arrives.
 func appendGroup(units []Unit, group Unit) []Unit {
-	if !slices.ContainsFunc(group.Segments, func(s lake.Segment) bool { return s.Lease != group.Segments[0].Lease }) {
+	if !slices.ContainsFunc(group.Segments, func(s lake.Segment) bool { return s.Level == 0 || s.Lease != group.Segments[0].Lease }) {
 		for _, s := range group.Segments {
 			units = appendSingle(units, s)
 		}

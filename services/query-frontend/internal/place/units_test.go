@@ -17,7 +17,7 @@ var ten = time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 
 func segment(id lake.SegmentID, first, last int, lease lake.LeaseID, identified bool) lake.Segment {
 	return lake.Segment{
-		ID: id, Key: fmt.Sprintf("db/acme/logs/2026-11-22/%s/%06d.parquet", lease, id), Lease: lease, Identified: identified,
+		ID: id, Key: fmt.Sprintf("db/acme/logs/2026-11-22/%s/%06d.parquet", lease, id), Lease: lease, Identified: identified, Level: 1,
 		FirstTime: ten.Add(time.Duration(first) * time.Minute), LastTime: ten.Add(time.Duration(last) * time.Minute),
 	}
 }
@@ -45,6 +45,15 @@ func TestUnitsKeepPossibleDoublesTogether(t *testing.T) {
 	}
 	if key := units[1].Key; key != "db/acme/logs/2026-11-22/1795341600" {
 		t.Errorf("the hour is placed by %q", key)
+	}
+}
+
+func TestWhatIngestWroteMayHaveDoublesInItself(t *testing.T) {
+	t.Parallel()
+	one, other := segment(1, 0, 10, "a", true), segment(2, 20, 30, "a", true)
+	one.Level, other.Level = 0, 0
+	if units := place.Units([]lake.Segment{one, other}); len(units) != 1 || len(units[0].Segments) != 2 {
+		t.Errorf("%d units of two segments of an ingest's lease", len(units))
 	}
 }
 

@@ -45,7 +45,7 @@ func (f *fixture) hide(t *testing.T, seed uint64) {
 	}
 	for i := range f.segments {
 		s := &f.segments[i]
-		s.Applied, s.Identified, s.Lease = int64(rng.IntN(5)), rng.IntN(4) > 0, fmt.Sprint("lease", rng.IntN(3))
+		s.Applied, s.Identified, s.Lease = int64(rng.IntN(5)), rng.IntN(4) > 0, pick(rng, "", "lease0", "lease1", "lease2")
 		if rng.IntN(3) == 0 {
 			s.Masked = []int64{int64(1 + rng.IntN(3)), 99}
 		}
@@ -75,7 +75,7 @@ func (f *fixture) surviving(t *testing.T) []memoryRow {
 		}
 	}
 	contested := func(r *memoryRow) bool {
-		return r.identity != columns.Identity{} && segments[r.key].Identified && len(leases[columns.HourOf(r.time)]) > 1
+		return r.identity != columns.Identity{} && segments[r.key].Identified && (len(leases[columns.HourOf(r.time)]) > 1 || leases[columns.HourOf(r.time)][""])
 	}
 	best := map[columns.Identity]int{}
 	for i := range rows {
@@ -250,10 +250,11 @@ func TestRivals(t *testing.T) {
 		0: segment(0, 10, "a", true), 1: segment(50, 59, "b", true), // one hour, apart
 		2: segment(60, 70, "a", true), 3: segment(80, 90, "a", true), // one lease
 		4: segment(120, 130, "a", true), 5: segment(125, 130, "b", false), // one is not identified
+		9: segment(400, 410, "", true),                                                      // of no lease
 		6: segment(180, 300, "a", true), 7: segment(290, 310, "b", true), 8: segment(340, 350, "b", true), // a chain
 	}}
-	got := s.rivals(at(0), at(360))
-	if want := [][]int{{0, 1}, {6, 7, 8}}; !slices.EqualFunc(got, want, slices.Equal) {
+	got := s.rivals(at(0), at(420))
+	if want := [][]int{{0, 1}, {6, 7, 8}, {9}}; !slices.EqualFunc(got, want, slices.Equal) {
 		t.Fatalf("got %v, want %v", got, want)
 	}
 }

@@ -160,7 +160,7 @@ type Segment struct {
 	// Rows may have doubles in other segments of this request that are identified too: of rows with one identity in one hour the one of
 	// the lowest source is answered.
 	Identified bool `protobuf:"varint,11,opt,name=identified,proto3" json:"identified,omitempty"`
-	// Lease that added the segment: segments of one lease have no doubles among themselves.
+	// Lease that merged the segment: segments of one lease have no doubles among themselves. Empty: it may have doubles in itself.
 	Lease         string `protobuf:"bytes,12,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
