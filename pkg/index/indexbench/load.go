@@ -136,6 +136,10 @@ func (l *loader) sources(ctx context.Context) error {
 }
 
 func (l *loader) versions(ctx context.Context) error {
+	// Nothing else on this connection sorts; the index's own connections keep the server's setting.
+	if err := l.exec(ctx, "work_mem", "SET work_mem = '1GB'"); err != nil {
+		return err
+	}
 	return l.exec(ctx, "window_versions", `
 		INSERT INTO window_versions (organization, signal, hour, version)
 		SELECT DISTINCT organization, signal, created_at - interval '70 minutes', 1
