@@ -763,6 +763,7 @@ WHERE r.id = ANY ($1::bigint[])
   AND r.organization = $2
   AND r.state IN ('failed', 'skipped', 'done')
   AND ($3::text = '' OR r.state = $3)
+  AND r.raw NOT IN ('expired', 'erased', 'redacted')
   AND starts_with(r.key, $4)
   AND NOT EXISTS (
       SELECT 1
@@ -820,6 +821,7 @@ WHERE r.organization = $1
   AND r.state = $2
   AND r.id > $3
   AND r.id <= $4
+  AND r.raw NOT IN ('expired', 'erased', 'redacted')
   AND starts_with(r.key, $5)
   AND NOT EXISTS (
       SELECT 1
@@ -847,7 +849,7 @@ type ReplayableByStateRow struct {
 	Size int64
 }
 
-// A page of what may be replayed, in the order of ids. Served by receipts_listing_by_state; whether a content was replayed
+// A page of what may be replayed, in the order of ids: not what is gone. Served by receipts_listing_by_state; whether a content was replayed
 // already, or is being replaced, by receipts_revision.
 func (q *Queries) ReplayableByState(ctx context.Context, arg ReplayableByStateParams) ([]ReplayableByStateRow, error) {
 	rows, err := q.db.Query(ctx, replayableByState,

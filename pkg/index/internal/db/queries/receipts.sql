@@ -245,7 +245,7 @@ SELECT coalesce(max(id), 0)::bigint AS id
 FROM receipts;
 
 -- name: ReplayableByState :many
--- A page of what may be replayed, in the order of ids. Served by receipts_listing_by_state; whether a content was replayed
+-- A page of what may be replayed, in the order of ids: not what is gone. Served by receipts_listing_by_state; whether a content was replayed
 -- already, or is being replaced, by receipts_revision.
 SELECT r.id, r.size
 FROM receipts r
@@ -253,6 +253,7 @@ WHERE r.organization = @organization
   AND r.state = @state
   AND r.id > @after
   AND r.id <= @until
+  AND r.raw NOT IN ('expired', 'erased', 'redacted')
   AND starts_with(r.key, @key_prefix)
   AND NOT EXISTS (
       SELECT 1
@@ -273,6 +274,7 @@ WHERE r.id = ANY (@ids::bigint[])
   AND r.organization = @organization
   AND r.state IN ('failed', 'skipped', 'done')
   AND (@state::text = '' OR r.state = @state)
+  AND r.raw NOT IN ('expired', 'erased', 'redacted')
   AND starts_with(r.key, @key_prefix)
   AND NOT EXISTS (
       SELECT 1
