@@ -550,6 +550,93 @@ func TestDuty(t *testing.T) {
 	})
 }
 
+// forgetful is an index to which what was done to an object cannot be said.
+type forgetful struct{ Index }
+
+func (forgetful) MarkDeleteSource(context.Context, lake.DeleteID, lake.ReceiptID, string, lake.RawState) error {
+	return fault.New(fault.Unavailable, "the index is away")
+}
+
+func TestRunsThatAreCutOff(t *testing.T) {
+	for _, policy := range []lake.SourcePolicy{lake.SourceErase, lake.SourceRedact} {
+		t.Run("after an object went: "+string(policy), func(t *testing.T) {
+			l := setup(t)
+			r := l.object("raw/a", 0, "card", "fine")
+			d := l.delete(cards, policy)
+			l.compact(l.run())
+			whole := l.deps.Index
+			l.deps.Index = forgetful{whole}
+			if _, err := l.Eraser.Run(t.Context(), acme); !errors.Is(err, fault.Unavailable) {
+				t.Fatalf("got %v", err)
+			}
+			l.wantObject("raw/a", false)
+			if objects, _, err := l.index.Replay(t.Context(), index.ReplayQuery{Organization: acme, Receipts: []lake.ReceiptID{r.ID}}); err != nil || objects > 0 {
+				t.Errorf("%d objects that are gone are replayed, %v", objects, err)
+			}
+			l.deps.Index = whole
+			l.run()
+			want := map[lake.SourcePolicy]string{lake.SourceErase: actionErased, lake.SourceRedact: actionRedacted}[policy]
+			if c := l.certificate(d.ID); c.Objects[0].Action != want {
+				t.Errorf("%+v, want %s", c.Objects, want)
+			}
+		})
+	}
+}
+
+func TestRejectedRowsGoWithTheirObject(t *testing.T) {
+	l := setup(t)
+	receipt := l.put("raw/a")
+	lease := l.claim(index.Batch{Kind: lake.TaskIngest, Receipt: receipt.ID})
+	logs := columns.NewLogs()
+	logs.Append(&columns.LogRow{
+		Time: l.hour.Start.UnixNano(), Stream: logs.Stream([]columns.Label{{Name: "service_name", Value: "checkout"}}), Origin: logs.Origin(columns.Origin{}),
+		Body: "card", Source: receipt.ID,
+	})
+	rejects := lake.RejectsKey(acme, lease.ID, receipt.ID)
+	other := lake.RejectsKey(acme, lease.ID, receipt.ID+1)
+	for _, key := range []string{rejects, other} {
+		if _, err := l.bucket.Put(t.Context(), key, strings.NewReader("rejected"), 8); err != nil {
+			t.Fatal(err)
+		}
+	}
+	edit := lake.Edit{
+		Add: []lake.Segment{l.write(lease.ID, 0, logs, 0, receipt.ID)},
+		Outcomes: []lake.Outcome{{
+			Receipt: receipt.ID, State: lake.ReceiptDone, Signal: lake.SignalLogs, RowsIn: 2, RowsOut: 1, Rejected: map[string]int64{"too_long": 1},
+		}},
+	}
+	if err := l.index.Commit(t.Context(), lease, edit); err != nil {
+		t.Fatal(err)
+	}
+	l.delete(cards, lake.SourceErase)
+	l.compact(l.run())
+	l.run()
+	l.wantObject("raw/a", false)
+	l.wantObject(rejects, false)
+	l.wantObject(other, true)
+}
+
+func TestNewest(t *testing.T) {
+	t.Parallel()
+	revision := func(n int32, state lake.ReceiptState) lake.Receipt { return lake.Receipt{Revision: n, State: state} }
+	for name, c := range map[string]struct {
+		revisions []lake.Receipt
+		want      int32
+	}{
+		"none":                         {nil, 0},
+		"the only one":                 {[]lake.Receipt{revision(1, lake.ReceiptDone)}, 1},
+		"a replay that is done":        {[]lake.Receipt{revision(1, lake.ReceiptSuperseded), revision(2, lake.ReceiptDone)}, 2},
+		"a replay that failed":         {[]lake.Receipt{revision(1, lake.ReceiptDone), revision(2, lake.ReceiptFailed)}, 1},
+		"a second copy":                {[]lake.Receipt{revision(1, lake.ReceiptDone), revision(2, lake.ReceiptDone)}, 2},
+		"all superseded":               {[]lake.Receipt{revision(1, lake.ReceiptSuperseded)}, 0},
+		"failed, with the rows it has": {[]lake.Receipt{revision(1, lake.ReceiptSuperseded), revision(2, lake.ReceiptFailed)}, 2},
+	} {
+		if got, _ := newest(c.revisions); got.Revision != c.want {
+			t.Errorf("%s: revision %d, want %d", name, got.Revision, c.want)
+		}
+	}
+}
+
 func TestRequestsThatAreRefused(t *testing.T) {
 	l := setup(t)
 	good := lake.Delete{Organization: acme, Selector: cards, Reason: "a test"}

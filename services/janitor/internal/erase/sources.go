@@ -109,11 +109,15 @@ func (e *Eraser) sameContent(ctx context.Context, receipt lake.Receipt) ([]lake.
 	return slices.DeleteFunc(revisions, func(r lake.Receipt) bool { return r.Object.Tag != receipt.Object.Tag }), nil
 }
 
-// newest is the revision whose rows count.
+// newest is the revision whose rows count: a later try that failed brought none, or else the older ones are superseded.
 func newest(revisions []lake.Receipt) (lake.Receipt, bool) {
 	var found lake.Receipt
 	for _, r := range revisions {
-		if r.State != lake.ReceiptSuperseded && r.Revision > found.Revision {
+		better := r.Revision > found.Revision
+		if done := r.State == lake.ReceiptDone; done != (found.State == lake.ReceiptDone) {
+			better = done
+		}
+		if r.State != lake.ReceiptSuperseded && better {
 			found = r
 		}
 	}
