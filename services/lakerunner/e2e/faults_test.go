@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/lakerunner/lakerunner/pkg/chaos"
 )
@@ -32,6 +33,7 @@ func TestFaults(t *testing.T) {
 	first := newLane(t)
 	_, points := first.story(order{Trace: true})
 	m := &matrix{orders: ordersOf(t, points)}
+	m.total = len(m.orders)
 	t.Run("lanes", func(t *testing.T) {
 		lanes := 1
 		if torture() {
@@ -109,6 +111,7 @@ func number(t *testing.T, variable string) int {
 type matrix struct {
 	mu         sync.Mutex
 	orders     []order
+	total      int
 	runs, hits int
 	missed     []string
 }
@@ -144,7 +147,7 @@ func (m *matrix) run(n *lane) {
 		happened, _ := n.story(o)
 		m.told(o, happened)
 		if torture() {
-			fmt.Println(n.runs, o, happened)
+			fmt.Println(time.Now().Format(time.TimeOnly), "run", m.runs, "of", m.total, o, "happened:", happened)
 		}
 	}
 	n.close()

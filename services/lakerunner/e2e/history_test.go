@@ -127,6 +127,8 @@ func (h *history) opening() {
 	for range 3 {
 		h.ingest()
 	}
+	h.at++
+	h.told = append(h.told, h.erase())
 	h.check("the opening")
 }
 

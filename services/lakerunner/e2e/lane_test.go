@@ -120,6 +120,7 @@ func (n *lane) story(o order) (happened bool, passed map[string]int) {
 	finish := n.follow(o, s.fresh, s.aged)
 	s.tell(o)
 	finish()
+	happened, passed = ordered.hit(), ordered.points()
 	if !closed(n.now.exited) {
 		n.now.give(n.t, order{})
 	}
@@ -128,7 +129,7 @@ func (n *lane) story(o order) (happened bool, passed map[string]int) {
 	}
 	n.old = nil
 	s.verify(o)
-	return ordered.hit(), ordered.points()
+	return happened, passed
 }
 
 // follow has standing queries asked all along. The returned function ends them.
@@ -399,7 +400,7 @@ func (n *lane) orphans() error {
 		}
 	}
 	if len(orphans) > 0 || len(missing) > 0 {
-		return fmt.Errorf("%d files are nobody's: %.3q; %d files of live segments are missing", len(orphans), orphans[:min(3, len(orphans))], len(missing))
+		return fmt.Errorf("%d files are nobody's: %q; %d files of live segments are missing", len(orphans), orphans[:min(3, len(orphans))], len(missing))
 	}
 	return nil
 }

@@ -224,7 +224,7 @@ func (l *lake) tryLines(ctx context.Context, query string, start, end time.Time)
 
 // ownFile reports whether a key below db/ is kept by design, whatever segments there are.
 func ownFile(key string) bool {
-	for _, folder := range []string{"records", "snapshots", "redacted", "rejects"} {
+	for _, folder := range []string{"records", "snapshots", "redacted", "rejects", "certificates"} {
 		if strings.HasPrefix(key, "db/default/"+folder+"/") {
 			return true
 		}
