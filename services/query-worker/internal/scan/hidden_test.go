@@ -250,7 +250,7 @@ func TestRivals(t *testing.T) {
 		0: segment(0, 10, "a", true), 1: segment(50, 59, "b", true), // one hour, apart
 		2: segment(60, 70, "a", true), 3: segment(80, 90, "a", true), // one lease
 		4: segment(120, 130, "a", true), 5: segment(125, 130, "b", false), // one is not identified
-		9: segment(400, 410, "", true),                                                      // of no lease
+		9: segment(400, 410, "", true),                                                                    // of no lease
 		6: segment(180, 300, "a", true), 7: segment(290, 310, "b", true), 8: segment(340, 350, "b", true), // a chain
 	}}
 	got := s.rivals(at(0), at(420))
