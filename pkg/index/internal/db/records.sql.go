@@ -22,6 +22,7 @@ type AdoptRowsParams struct {
 	Rows         []byte
 }
 
+// Merges rows into a table, as the function says. Bounded by the rows.
 func (q *Queries) AdoptRows(ctx context.Context, arg AdoptRowsParams) ([]int64, error) {
 	row := q.db.QueryRow(ctx, adoptRows, arg.Organization, arg.TableName, arg.Rows)
 	var adopted []int64
@@ -41,6 +42,7 @@ type AdvanceSequencesParams struct {
 	Audit    int64
 }
 
+// Moves the sequences past the numbers that were seen.
 func (q *Queries) AdvanceSequences(ctx context.Context, arg AdvanceSequencesParams) error {
 	_, err := q.db.Exec(ctx, advanceSequences,
 		arg.Receipt,
@@ -61,6 +63,7 @@ type CollidingReceiptsParams struct {
 	Rows         []byte
 }
 
+// Bounded by the rows, and served as the function says.
 func (q *Queries) CollidingReceipts(ctx context.Context, arg CollidingReceiptsParams) ([]byte, error) {
 	row := q.db.QueryRow(ctx, collidingReceipts, arg.Organization, arg.Rows)
 	var receipts []byte
@@ -72,6 +75,7 @@ const collidingSegment = `-- name: CollidingSegment :one
 SELECT colliding_segment($1::jsonb)::bigint AS id
 `
 
+// Bounded by the rows, and served as the function says.
 func (q *Queries) CollidingSegment(ctx context.Context, rows []byte) (int64, error) {
 	row := q.db.QueryRow(ctx, collidingSegment, rows)
 	var id int64
@@ -167,6 +171,7 @@ type InsertAuditRecordParams struct {
 	ID           int64
 }
 
+// Puts an entry of the audit log into the outbox. Served by audit_log_pkey.
 func (q *Queries) InsertAuditRecord(ctx context.Context, arg InsertAuditRecordParams) error {
 	_, err := q.db.Exec(ctx, insertAuditRecord, arg.Organization, arg.ID)
 	return err
@@ -231,6 +236,7 @@ const makeAdoptedMonths = `-- name: MakeAdoptedMonths :exec
 SELECT make_adopted_months($1::jsonb)
 `
 
+// Bounded by the months of the rows.
 func (q *Queries) MakeAdoptedMonths(ctx context.Context, rows []byte) error {
 	_, err := q.db.Exec(ctx, makeAdoptedMonths, rows)
 	return err
@@ -804,6 +810,7 @@ type SnapshotWrittenParams struct {
 	StartedAt    time.Time
 }
 
+// Served by snapshots_pkey.
 func (q *Queries) SnapshotWritten(ctx context.Context, arg SnapshotWrittenParams) error {
 	_, err := q.db.Exec(ctx, snapshotWritten, arg.Organization, arg.StartedAt)
 	return err

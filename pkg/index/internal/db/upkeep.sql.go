@@ -211,7 +211,7 @@ type BuriedByKindRow struct {
 	Tasks int64
 }
 
-// Buried tasks are few. Bounded by the kinds there are.
+// Served by tasks_buried; bounded by the kinds there are.
 func (q *Queries) BuriedByKind(ctx context.Context, organization string) ([]BuriedByKindRow, error) {
 	rows, err := q.db.Query(ctx, buriedByKind, organization)
 	if err != nil {
@@ -408,6 +408,7 @@ const dropMonth = `-- name: DropMonth :one
 SELECT drop_segment_month($1)::boolean AS dropped
 `
 
+// Waits for nobody for long, as the function says.
 func (q *Queries) DropMonth(ctx context.Context, name string) (bool, error) {
 	row := q.db.QueryRow(ctx, dropMonth, name)
 	var dropped bool
@@ -526,6 +527,7 @@ type InsertAuditEntryParams struct {
 	Hash         string
 }
 
+// One row.
 func (q *Queries) InsertAuditEntry(ctx context.Context, arg InsertAuditEntryParams) error {
 	_, err := q.db.Exec(ctx, insertAuditEntry,
 		arg.ID,
@@ -583,6 +585,7 @@ type InsertRetentionRunRow struct {
 	StartedAt time.Time
 }
 
+// One row.
 func (q *Queries) InsertRetentionRun(ctx context.Context, arg InsertRetentionRunParams) (InsertRetentionRunRow, error) {
 	row := q.db.QueryRow(ctx, insertRetentionRun,
 		arg.Organization,
@@ -603,6 +606,7 @@ const isMonthEmpty = `-- name: IsMonthEmpty :one
 SELECT is_segment_month_empty($1)::boolean AS empty
 `
 
+// Reads one row at most.
 func (q *Queries) IsMonthEmpty(ctx context.Context, name string) (bool, error) {
 	row := q.db.QueryRow(ctx, isMonthEmpty, name)
 	var empty bool
@@ -774,6 +778,7 @@ const monthPartitions = `-- name: MonthPartitions :one
 SELECT segment_months()::jsonb AS months
 `
 
+// Reads the catalogue; bounded by the months that there are.
 func (q *Queries) MonthPartitions(ctx context.Context) ([]byte, error) {
 	row := q.db.QueryRow(ctx, monthPartitions)
 	var months []byte
@@ -785,6 +790,7 @@ const nextAuditID = `-- name: NextAuditID :one
 SELECT nextval('audit_ids')::bigint AS id
 `
 
+// Called while the log is locked, so that numbers rise in the order of the entries.
 func (q *Queries) NextAuditID(ctx context.Context) (int64, error) {
 	row := q.db.QueryRow(ctx, nextAuditID)
 	var id int64
@@ -1536,6 +1542,7 @@ const tableSizes = `-- name: TableSizes :one
 SELECT table_sizes()::jsonb AS sizes
 `
 
+// Reads the catalogue; bounded by the tables that there are.
 func (q *Queries) TableSizes(ctx context.Context) ([]byte, error) {
 	row := q.db.QueryRow(ctx, tableSizes)
 	var sizes []byte

@@ -20,6 +20,7 @@ VALUES (
 SELECT completed_rows(@organization, @cause, @committed_at::timestamptz, @segments::bigint[], @receipts::bigint[])::jsonb AS rows;
 
 -- name: InsertAuditRecord :exec
+-- Puts an entry of the audit log into the outbox. Served by audit_log_pkey.
 INSERT INTO commit_records (lease, organization, record)
 SELECT 'audit/' || a.id, @organization, jsonb_build_object('version', 1, 'kind', 'audit', 'rows', jsonb_build_object('audit_log', jsonb_build_array(to_jsonb(a))))
 FROM audit_log a
@@ -152,6 +153,7 @@ ORDER BY v.signal, v.hour
 LIMIT @page_size;
 
 -- name: SnapshotWritten :exec
+-- Served by snapshots_pkey.
 INSERT INTO snapshots (organization, started_at)
 VALUES (@organization, @started_at)
 ON CONFLICT (organization) DO UPDATE
@@ -183,16 +185,21 @@ WHERE receipt = ANY (@ids::bigint[])
 SELECT pg_advisory_xact_lock(hashtext('lakerunner.adopt'));
 
 -- name: AdoptRows :one
+-- Merges rows into a table, as the function says. Bounded by the rows.
 SELECT adopt_rows(@organization, @table_name, @rows::jsonb)::bigint[] AS adopted;
 
 -- name: CollidingReceipts :one
+-- Bounded by the rows, and served as the function says.
 SELECT colliding_receipts(@organization, @rows::jsonb)::jsonb AS receipts;
 
 -- name: CollidingSegment :one
+-- Bounded by the rows, and served as the function says.
 SELECT colliding_segment(@rows::jsonb)::bigint AS id;
 
 -- name: MakeAdoptedMonths :exec
+-- Bounded by the months of the rows.
 SELECT make_adopted_months(@rows::jsonb);
 
 -- name: AdvanceSequences :exec
+-- Moves the sequences past the numbers that were seen.
 SELECT advance_sequences(@receipt, @segment, @delete_id, @run, @audit);

@@ -15,6 +15,7 @@ ORDER BY s.window_start, s.id
 LIMIT @page_size;
 
 -- name: InsertRetentionRun :one
+-- One row.
 INSERT INTO retention_runs (id, organization, signal, cutoff, selector, due_segments, due_rows, due_bytes, windows_to_rewrite)
 VALUES (nextval('retention_run_ids'), @organization, @signal, @cutoff, @selector, @due_segments, @due_rows, @due_bytes, @windows_to_rewrite)
 RETURNING id, started_at;
@@ -272,9 +273,11 @@ ORDER BY a.id DESC
 LIMIT 1;
 
 -- name: NextAuditID :one
+-- Called while the log is locked, so that numbers rise in the order of the entries.
 SELECT nextval('audit_ids')::bigint AS id;
 
 -- name: InsertAuditEntry :exec
+-- One row.
 INSERT INTO audit_log (id, at, actor, organization, action, subject, detail, previous_hash, hash)
 VALUES (@id, @at, @actor, @organization, @action, @subject, @detail, @previous_hash, @hash);
 
@@ -361,12 +364,15 @@ WHERE r.organization = @organization
   AND r.state = 'done';
 
 -- name: MonthPartitions :one
+-- Reads the catalogue; bounded by the months that there are.
 SELECT segment_months()::jsonb AS months;
 
 -- name: DropMonth :one
+-- Waits for nobody for long, as the function says.
 SELECT drop_segment_month(@name)::boolean AS dropped;
 
 -- name: IsMonthEmpty :one
+-- Reads one row at most.
 SELECT is_segment_month_empty(@name)::boolean AS empty;
 
 -- name: TrimLeases :execrows
@@ -468,6 +474,7 @@ WHERE id IN (
 );
 
 -- name: TableSizes :one
+-- Reads the catalogue; bounded by the tables that there are.
 SELECT table_sizes()::jsonb AS sizes;
 
 -- name: StatusOrganizations :many
@@ -523,7 +530,7 @@ CROSS JOIN (
 ) compared;
 
 -- name: BuriedByKind :many
--- Buried tasks are few. Bounded by the kinds there are.
+-- Served by tasks_buried; bounded by the kinds there are.
 SELECT t.kind, count(*) AS tasks
 FROM tasks t
 WHERE t.organization = @organization
