@@ -196,6 +196,9 @@ func (l *lab) decorate() {
 			l.Fatal(err)
 		}
 	}
+	if err := l.AdvanceDelete(ctx, deletes[0].ID, lake.DeleteRewriting, lake.DeleteSweeping); err != nil {
+		l.Fatal(err)
+	}
 	for _, action := range []string{"delete", "certify"} {
 		if _, err := l.Audit(ctx, index.AuditEntry{Organization: acme, Actor: "key", Action: action, Subject: "1", Detail: `{"a":1}`}); err != nil {
 			l.Fatal(err)
