@@ -5,7 +5,8 @@
 // Invariants:
 //
 //   - A caller without the admin scope of another organization touches its own only; a key of no organization names one.
-//   - What changes the lake is done under a lease, as the duty itself does it; a dry run changes nothing.
+//   - Retention, sweeping and source objects are done under a lease, as the duties themselves do them; the others may be done by several at
+//     once. A dry run changes nothing.
 package server
 
 import (
