@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -43,6 +45,8 @@ type order struct {
 	Nth   int
 	// Trace has the child tell of the points that it passes.
 	Trace bool
+	// FileLimit is how many bytes each file of the child may have, as if the disk were full then. Zero: any.
+	FileLimit uint64
 }
 
 func (o order) String() string { return fmt.Sprintf("%s at %s, passage %d", o.Kind, o.Point, o.Nth) }
@@ -53,6 +57,7 @@ func runLake() error {
 	roles := stack.Roles{Notifier: true, Ingestor: true, Compactor: true, Janitor: true}
 	return childStack(context.Background(), roles, func(options *stack.Options, o childOptions) {
 		faults.Set(injectorOf(o.Fault))
+		limitFiles(o.Fault.FileLimit)
 		go func() {
 			for orders := json.NewDecoder(os.Stdin); ; {
 				var next order
@@ -60,11 +65,37 @@ func runLake() error {
 					return
 				}
 				faults.Set(injectorOf(next))
+				limitFiles(next.FileLimit)
 				fmt.Println("armed")
 			}
 		}()
-		options.Faults, options.Tune = faults, hurry
+		options.Faults, options.Tune = poisoned{faults}, hurry
 	})
+}
+
+// limitFiles has writes beyond a size fail.
+func limitFiles(size uint64) {
+	limit := syscall.Rlimit{Cur: size, Max: math.MaxUint64}
+	if size == 0 {
+		limit.Cur = limit.Max
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		fmt.Fprintln(os.Stderr, "limit files:", err)
+	}
+}
+
+// poison is in the keys of objects that kill the process that reads them.
+const poison = "poison"
+
+// poisoned has the process end by SIGKILL when it reads a poisoned object.
+type poisoned struct{ chaos.Injector }
+
+func (p poisoned) Before(ctx context.Context, point string) error {
+	if point == "ingestor.bucket.get" && strings.Contains(chaos.Key(ctx), poison) {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {} // the signal is on its way
+	}
+	return p.Injector.Before(ctx, point)
 }
 
 func injectorOf(o order) *chaos.One {

@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -55,6 +56,8 @@ type lake struct {
 // lakeOptions are what tests want different.
 type lakeOptions struct {
 	organizations []string                     // default: "default"
+	database      string                       // a URL; empty: one of the test's own
+	endpoint      string                       // of the bucket as the services reach it; empty: its own
 	settings      string                       // of each organization, as further lines of YAML
 	onRewrite     string                       // of the storage profile
 	streamLabels  []string                     // of the storage profile
@@ -70,7 +73,10 @@ func newLake(t testing.TB, o lakeOptions) *lake {
 	if len(o.organizations) == 0 {
 		o.organizations = []string{"default"}
 	}
-	l := &lake{t: t, database: indextest.URL(t), bucket: s3test.New(t), dir: t.TempDir(), work: t.TempDir(), keys: map[string]string{}}
+	if o.database == "" {
+		o.database = indextest.URL(t)
+	}
+	l := &lake{t: t, database: o.database, bucket: s3test.New(t), dir: t.TempDir(), work: t.TempDir(), keys: map[string]string{}}
 	l.writeConfig(o)
 	l.start(o)
 	return l
@@ -129,6 +135,7 @@ func (l *lake) writeConfig(o lakeOptions) {
 		fmt.Fprintf(&b, "  - id: %s\n%s", organization, o.settings)
 	}
 	location := l.bucket.Location
+	location.Endpoint = cmp.Or(o.endpoint, location.Endpoint)
 	fmt.Fprintf(&b, "storage_profiles:\n  - name: test\n    bucket: %q\n    organization: %s\n    endpoint: %q\n    region: %q\n    access_key: %q\n    secret_key: %q\n    path_style: true\n",
 		location.Name, o.organizations[0], location.Endpoint, location.Region, location.AccessKey, location.SecretKey)
 	if o.onRewrite != "" {

@@ -47,9 +47,14 @@ type lane struct {
 
 func newLane(t *testing.T) *lane {
 	t.Helper()
-	l := newLake(t, lakeOptions{
-		roles: stack.Roles{Frontend: true, Worker: true}, deaf: true, onRewrite: "replace", settings: faultSettings,
-	})
+	return newLaneOn(t, lakeOptions{})
+}
+
+// newLaneOn is newLane with another database or endpoint.
+func newLaneOn(t *testing.T, o lakeOptions) *lane {
+	t.Helper()
+	o.roles, o.deaf, o.onRewrite, o.settings = stack.Roles{Frontend: true, Worker: true}, true, "replace", faultSettings
+	l := newLake(t, o)
 	opened, err := index.Open(t.Context(), index.Config{URL: l.database, MaxConns: 3})
 	if err != nil {
 		t.Fatal(err)
@@ -275,13 +280,20 @@ func (s *tale) receipts() ([]nouns.Receipt, error) {
 	return receipts, err
 }
 
+// surely are the receipts, as soon as the database tells them.
+func (s *tale) surely(o order) (receipts []nouns.Receipt) {
+	s.t.Helper()
+	s.until(o, "receipts", func() (err error) {
+		receipts, err = s.receipts()
+		return err
+	})
+	return receipts
+}
+
 // replay ingests the plain object once more, and waits until that is done.
 func (s *tale) replay(o order) {
 	s.t.Helper()
-	receipts, err := s.receipts()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	receipts := s.surely(o)
 	at := slices.IndexFunc(receipts, func(r nouns.Receipt) bool { return r.Object.Key == s.plain.object.Key })
 	s.call(o, "replay", func(ctx context.Context, c *changer) error {
 		_, err := c.ingestor.ReplayObjects(withKey(ctx, s.lake.keys["default"]), &ingestorv1.ReplayObjectsRequest{ReceiptIds: []string{fmt.Sprint(receipts[at].ID)}})
@@ -314,10 +326,7 @@ func (s *tale) verify(o order) {
 			return err
 		})
 	}
-	receipts, err := s.receipts()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	receipts := s.surely(o)
 	done := map[string]int{}
 	for _, r := range receipts {
 		if r.State == nouns.ReceiptDone {
