@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/selector"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/plan"
 )
@@ -56,7 +57,11 @@ type Scanner struct {
 	windows texts[*windowed]
 	lines   texts[*lineQuery]
 	lost    texts[map[int]rowSet]
+	deletes texts[*selector.Selector]
 }
+
+// maxDeletes is how many selectors of deletes are kept parsed.
+const maxDeletes = 4096
 
 // maxLost is for how many groups of segments it is remembered which rows are doubles of others: a bit for each of their rows.
 const maxLost = 32
@@ -66,7 +71,12 @@ func New(c *cache.Cache[*Contents], e Engine, o Options) *Scanner {
 	if o.DirectRows == 0 {
 		o.DirectRows = 1 << 17
 	}
-	return &Scanner{cache: c, engine: e, options: o, kept: newKept(o.ColumnMemory), lost: texts[map[int]rowSet]{most: maxLost}}
+	return &Scanner{cache: c, engine: e, options: o, kept: newKept(o.ColumnMemory), lost: texts[map[int]rowSet]{most: maxLost}, deletes: texts[*selector.Selector]{most: maxDeletes}}
+}
+
+// Selector parses the selector of a delete.
+func (s *Scanner) Selector(text string) (*selector.Selector, error) {
+	return s.deletes.get(text, selector.Parse)
 }
 
 // Scan is one fragment on its way. It is for one goroutine.
@@ -128,10 +138,6 @@ func (s *Scan) cuts(ctx context.Context, sel *plan.Selection, start, end int64) 
 	if err != nil {
 		return nil, err
 	}
-	lost, err := s.lost(ctx, start, end)
-	if err != nil {
-		return nil, err
-	}
 	var cuts []*cut
 	for i, c := range contents {
 		var k *cut
@@ -143,10 +149,19 @@ func (s *Scan) cuts(ctx context.Context, sel *plan.Selection, start, end int64) 
 			continue
 		}
 		k.ordinal = i
-		if rows := lost[i]; rows != nil {
+		cuts = append(cuts, k)
+	}
+	if !slices.ContainsFunc(cuts, func(k *cut) bool { return k.segment.Identified }) {
+		return cuts, nil
+	}
+	lost, err := s.lost(ctx, start, end)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range cuts {
+		if rows := lost[k.ordinal]; rows != nil {
 			k.lost, k.chosen = rows, true
 		}
-		cuts = append(cuts, k)
 	}
 	return cuts, nil
 }

@@ -94,7 +94,7 @@ func (s *Server) scan(ctx context.Context, request *workerv1.ScanRequest, send f
 	if err != nil {
 		return "", nil, err
 	}
-	deletes, err := deletesOf(request)
+	deletes, err := s.deletesOf(request)
 	if err != nil {
 		return "", nil, err
 	}

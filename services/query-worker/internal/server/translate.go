@@ -15,7 +15,6 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
-	"github.com/lakerunner/lakerunner/pkg/selector"
 	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
 	workerv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
@@ -70,13 +69,13 @@ func segmentOf(organization lake.Organization, s *workerv1.Segment) (scan.Segmen
 }
 
 // deletesOf translates the deletes of a request. What the index holds was parsed before: that one cannot be is not the caller's fault.
-func deletesOf(request *workerv1.ScanRequest) ([]scan.Delete, error) {
+func (s *Server) deletesOf(request *workerv1.ScanRequest) ([]scan.Delete, error) {
 	var deletes []scan.Delete
 	for _, d := range request.GetDeletes() {
 		if err := between(d.GetStart(), d.GetEnd()); err != nil {
 			return nil, fmt.Errorf("delete %d: %w", d.GetDeleteId(), err)
 		}
-		parsed, err := selector.Parse(d.GetSelector())
+		parsed, err := s.scanner.Selector(d.GetSelector())
 		if err != nil {
 			return nil, fault.Wrap(fault.Internal, fmt.Errorf("delete %d: %w", d.GetDeleteId(), err))
 		}
