@@ -296,7 +296,7 @@ func (s *Shipper) Snapshot(ctx context.Context, org lake.Organization) (key stri
 // snapshotID sorts by time, and is nobody else's.
 func snapshotID(started time.Time) string { return started.UTC().Format("20060102T150405.000000Z") }
 
-// due reports whether the newest snapshot is too old. An organization without files needs none.
+// due reports whether the newest snapshot is too old. An organization without objects needs none.
 func (s *Shipper) due(ctx context.Context, org lake.Organization) (bool, error) {
 	now, err := s.deps.Index.Now(ctx)
 	if err != nil {
@@ -305,16 +305,20 @@ func (s *Shipper) due(ctx context.Context, org lake.Organization) (bool, error) 
 	if seen, ok := s.newest.Load(org); ok && now.Sub(seen.(time.Time)) < s.deps.SnapshotEvery {
 		return false, nil
 	}
+	receipts, _, err := s.deps.Index.Receipts(ctx, index.ReceiptQuery{Organization: org, PageSize: 1})
+	if err != nil || len(receipts) == 0 {
+		return false, err
+	}
 	snapshots, err := s.snapshots(ctx, org)
 	if err != nil {
 		return false, err
 	}
-	if complete := completeOf(snapshots); len(complete) > 0 {
-		s.newest.Store(org, complete[0].Manifest.StartedAt)
-		return now.Sub(complete[0].Manifest.StartedAt) >= s.deps.SnapshotEvery, nil
+	complete := completeOf(snapshots)
+	if len(complete) == 0 {
+		return true, nil
 	}
-	receipts, _, err := s.deps.Index.Receipts(ctx, index.ReceiptQuery{Organization: org, PageSize: 1})
-	return len(receipts) > 0, err
+	s.newest.Store(org, complete[0].Manifest.StartedAt)
+	return now.Sub(complete[0].Manifest.StartedAt) >= s.deps.SnapshotEvery, nil
 }
 
 // snapshots lists those of an organization in all buckets, newest first.
