@@ -183,6 +183,8 @@ func (w *planner) reason(plan *Plan) string {
 		return "the window is empty"
 	case plan.More:
 		notes = append(notes, "more is to be done than one lease does")
+	case len(plan.Merges) == 1:
+		notes = append(notes, "one merge is due")
 	case len(plan.Merges) > 0:
 		notes = append(notes, fmt.Sprintf("%d merges are due", len(plan.Merges)))
 	case len(notes) > 0:

@@ -65,6 +65,8 @@ func compactRole(ctx context.Context, w workplace) error {
 	services, err := stack.Start(ctx, stack.Options{
 		Database: w.Database, ConfigFiles: []string{w.config()}, Dir: filepath.Join(w.Dir, "compact"), HTTP: "127.0.0.1:0", GRPC: "127.0.0.1:0",
 		Roles: stack.Roles{Compactor: true}, Log: logger(),
+		// The corpus's hours are over, and all of their data is there: they need not be watched for more.
+		Tune: func(s *stack.ServiceSettings) { s.Compactor.Settle = time.Second },
 	})
 	if err != nil {
 		return err

@@ -134,13 +134,13 @@ func (d *deleteCommand) plan(answer *janitorv1.DeleteDataResponse) string {
 	planned, zone := answer.GetDelete(), d.client.env.Now().Location()
 	streams := ""
 	if answer.GetStreams() > 0 {
-		streams = ", with " + formatCounted(answer.GetStreams(), "stream")
+		streams = " and " + formatCounted(answer.GetStreams(), "stream")
 	}
 	from := "the beginning"
 	if planned.GetStart().AsTime().Unix() > 0 {
 		from = formatTime(planned.GetStart(), zone)
 	}
-	return fmt.Sprintf("%s of %s, from %s to %s: at most %s (%s)%s hold such rows; source objects: %s", planned.GetSelector(), planned.GetOrganization(),
+	return fmt.Sprintf("%s of %s, from %s to %s: in at most %s (%s)%s; source objects: %s", planned.GetSelector(), planned.GetOrganization(),
 		from, formatTime(planned.GetEnd(), zone), formatCounted(planned.GetSegmentsLeft(), "segment"), formatBytes(planned.GetBytesLeft()), streams, d.sources)
 }
 

@@ -60,7 +60,7 @@ func (d duty) command(client *client) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return printProto(client.env.Stdout, answer)
+				return printWhole(client.env.Stdout, answer)
 			})
 		},
 	}

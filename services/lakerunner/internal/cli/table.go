@@ -38,7 +38,16 @@ func (t *table) write(out io.Writer) {
 
 // printProto writes a message as one JSON document a line.
 func printProto(out io.Writer, m proto.Message) error {
-	b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	return marshal(out, m, protojson.MarshalOptions{UseProtoNames: true})
+}
+
+// printWhole is printProto with what is zero, too: for answers whose zeros say something.
+func printWhole(out io.Writer, m proto.Message) error {
+	return marshal(out, m, protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true})
+}
+
+func marshal(out io.Writer, m proto.Message, options protojson.MarshalOptions) error {
+	b, err := options.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
