@@ -193,6 +193,19 @@ func TestScan(t *testing.T) {
 			}
 		}
 	})
+	t.Run("leaves out the rows of deletes that were not applied", func(t *testing.T) {
+		t.Parallel()
+		for applied, want := range map[int64]int{6: 3000, 7: 3600} {
+			r := linesRequest(proto.CloneOf(segment))
+			r.Segments[0].AppliedDelete = applied
+			r.Deletes = []*workerv1.Delete{{
+				DeleteId: 7, Selector: `{service_name="checkout"} |= "payment"`, Start: timestamppb.New(hour), End: timestamppb.New(hour.Add(10 * time.Minute)),
+			}}
+			if rows, _, _, err := answer(t, client, r); err != nil || rows != want {
+				t.Fatalf("%d rows, want %d: %v", rows, want, err)
+			}
+		}
+	})
 	for name, c := range map[string]struct {
 		change func(*workerv1.ScanRequest)
 		want   fault.Kind
@@ -204,7 +217,10 @@ func TestScan(t *testing.T) {
 		"no fragment":                       {func(r *workerv1.ScanRequest) { r.Fragment = nil }, fault.Invalid},
 		"LogQL that does not parse":         {func(r *workerv1.ScanRequest) { r.GetLogLines().Selector = "{" }, fault.Invalid},
 		"a budget that does not do":         {func(r *workerv1.ScanRequest) { r.MaxBytes = 10; r.Segments[0].Key += "x.parquet" }, fault.Exhausted},
-		"a segment that is gone":            {func(r *workerv1.ScanRequest) { r.Segments[0].Key = "db/acme/gone.parquet" }, fault.MissingSegment},
+		"a delete that it cannot apply": {func(r *workerv1.ScanRequest) {
+			r.Deletes = []*workerv1.Delete{{DeleteId: 1, Selector: "{", Start: timestamppb.New(hour), End: timestamppb.New(hour.Add(time.Hour))}}
+		}, fault.Internal},
+		"a segment that is gone": {func(r *workerv1.ScanRequest) { r.Segments[0].Key = "db/acme/gone.parquet" }, fault.MissingSegment},
 	} {
 		t.Run("refuses "+name, func(t *testing.T) {
 			t.Parallel()

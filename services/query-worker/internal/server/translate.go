@@ -77,7 +77,7 @@ func (s *Server) deletesOf(request *workerv1.ScanRequest) ([]scan.Delete, error)
 		}
 		parsed, err := s.scanner.Selector(d.GetSelector())
 		if err != nil {
-			return nil, fault.Wrap(fault.Internal, fmt.Errorf("delete %d: %w", d.GetDeleteId(), err))
+			return nil, fault.New(fault.Internal, "delete %d: %v", d.GetDeleteId(), err)
 		}
 		deletes = append(deletes, scan.Delete{Number: d.GetDeleteId(), Selector: parsed, Start: nanoseconds(d.GetStart()), End: nanoseconds(d.GetEnd())})
 	}
