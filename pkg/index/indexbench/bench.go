@@ -25,13 +25,14 @@ import (
 
 // Options say what to measure.
 type Options struct {
-	Segments      int    // zero: 10 million
-	Organizations int    // zero: 1,000
-	Days          int    // zero: 365
-	Pending       int    // objects of one organization that wait to be ingested; zero: 1 million
-	Rounds        int    // of each claim; others follow from it. Zero: 300
-	Dir           string // of the database; empty: a temporary one that goes with the run
-	Out           io.Writer
+	Segments      int // zero: 10 million
+	Organizations int // zero: 1,000
+	Days          int // zero: 365
+	Pending       int // objects of one organization that wait to be ingested; zero: 1 million
+	Rounds        int // of each claim; others follow from it. Zero: 300
+	// Dir of the database, which is kept, and measured again when it is loaded already; empty: a temporary one that goes with the run.
+	Dir string
+	Out io.Writer
 	// Log hears of each step; nil: nobody does.
 	Log func(step string, took time.Duration)
 }
@@ -100,7 +101,7 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 		return report, err
 	}
 	defer b.close()
-	if err := b.run(ctx); err != nil {
+	if err := b.measure(ctx); err != nil {
 		return report, err
 	}
 	b.report.Print(o.Out)
@@ -113,6 +114,7 @@ type bench struct {
 	index  *index.Index
 	sql    *pgxpool.Pool
 	end    time.Time // of the youngest hour
+	run    string    // tells this run's objects from those of others
 	report Report
 }
 
@@ -141,7 +143,7 @@ func open(ctx context.Context, o Options, server *postgres.Server) (*bench, erro
 		sql.Close()
 		return nil, err
 	}
-	b := &bench{Options: o, index: x, sql: sql, end: lake.WindowOf(now, time.Hour).Start}
+	b := &bench{Options: o, index: x, sql: sql, end: lake.WindowOf(now, time.Hour).Start, run: now.Format("150405.000000")}
 	b.report = Report{Segments: o.Segments, Organizations: o.Organizations, Days: o.Days, Pending: o.Pending}
 	return b, nil
 }
@@ -151,7 +153,7 @@ func (b *bench) close() {
 	b.sql.Close()
 }
 
-func (b *bench) run(ctx context.Context) error {
+func (b *bench) measure(ctx context.Context) error {
 	steps := []struct {
 		name string
 		do   func(context.Context) error

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -97,7 +98,7 @@ func (b *bench) leased(ctx context.Context, org lake.Organization, objects int, 
 	notices := make([]index.Notice, objects)
 	for i := range notices {
 		notices[i] = index.Notice{
-			Object:       lake.Object{Bucket: "raw", Key: fmt.Sprintf("%s/%s/%06d", org, what, i), Tag: "v1", Size: 1000, LastModified: b.end},
+			Object:       lake.Object{Bucket: "raw", Key: fmt.Sprintf("%s/%s/%s/%06d", org, b.run, what, i), Tag: "v1", Size: 1000, LastModified: b.end},
 			Organization: org, Collector: "agent", Signal: lake.SignalLogs,
 		}
 	}
@@ -231,7 +232,7 @@ func (b *bench) crowd(ctx context.Context) error {
 	var notices []index.Notice
 	for rank := 1; rank < b.Organizations; rank++ {
 		notices = append(notices, index.Notice{
-			Object:       lake.Object{Bucket: "raw", Key: fmt.Sprintf("%s/crowd", organization(rank)), Tag: "v1", Size: 1000, LastModified: b.end},
+			Object:       lake.Object{Bucket: "raw", Key: fmt.Sprintf("%s/%s/crowd", organization(rank), b.run), Tag: "v1", Size: 1000, LastModified: b.end},
 			Organization: organization(rank), Collector: "agent", Signal: lake.SignalLogs,
 		})
 	}
@@ -280,7 +281,7 @@ func (b *bench) fairness(ctx context.Context) error {
 	var times []time.Duration
 	err := func() error {
 		for n := range max(b.Rounds/8, 1) {
-			org := lake.Organization(fmt.Sprintf("fresh-%d", n))
+			org := lake.Organization(fmt.Sprintf("fresh-%d-%s", n, strings.ReplaceAll(b.run, ".", "")))
 			notice := index.Notice{
 				Object:       lake.Object{Bucket: "raw", Key: string(org), Tag: "v1", Size: 1000, LastModified: b.end},
 				Organization: org, Collector: "agent", Signal: lake.SignalLogs,
@@ -343,9 +344,18 @@ func (b *bench) toil(ctx context.Context, work time.Duration, claimed *sync.Map,
 	return nil
 }
 
-// retention removes all but the last thirty days of the second largest organization's logs, a thousand segments a commit.
+// retention removes all but the last thirty days of an organization's logs, the largest one's that still has them, a thousand segments
+// a commit.
 func (b *bench) retention(ctx context.Context) error {
-	org := organization(1)
+	for rank := 1; rank < b.Organizations && b.report.RetentionSegments == 0; rank++ {
+		if err := b.expire(ctx, organization(rank)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) expire(ctx context.Context, org lake.Organization) error {
 	began := time.Now()
 	var times []time.Duration
 	for {

@@ -44,8 +44,8 @@ func (r *Report) add(name string, times []time.Duration, note string) {
 
 // Print writes the figures as Markdown.
 func (r *Report) Print(w io.Writer) {
-	fmt.Fprintf(w, "%d segments of %d organizations over %d days, %d pending objects of one of them; loaded in %s. Load average when measuring began: %s.\n\n",
-		r.Segments, r.Organizations, r.Days, r.Pending, r.Load.Round(time.Second), cmp.Or(r.LoadAverage, "not known"))
+	fmt.Fprintf(w, "%d segments of %d organizations over %d days, %d pending objects of one of them; %s. Load average when measuring began: %s.\n\n",
+		r.Segments, r.Organizations, r.Days, r.Pending, r.loaded(), cmp.Or(r.LoadAverage, "not known"))
 	fmt.Fprintf(w, "Bytes per segment: %.0f in tables, %.0f in indexes.\n\n",
 		float64(r.TableBytes)/float64(r.Segments), float64(r.IndexBytes)/float64(r.Segments))
 	fmt.Fprintln(w, "| milliseconds | calls | p50 | p99 | max | |")
@@ -56,6 +56,13 @@ func (r *Report) Print(w io.Writer) {
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func (r *Report) loaded() string {
+	if r.Load == 0 {
+		return "loaded before"
+	}
+	return fmt.Sprintf("loaded in %s", r.Load.Round(time.Second))
+}
 
 // loadAverage is that of the last minute.
 func loadAverage() string {
