@@ -154,7 +154,7 @@ func (f *filterBuilder) addBody(g *builtGroup, s string) {
 			n--
 		}
 		i, j = i+n, j+n
-		end := 0
+		var end int
 		f.tokens, end = appendPart(f.tokens[:0], s[i:])
 		if len(f.tokens) > 0 {
 			f.addPart(g, s[i:][:end])

@@ -453,7 +453,7 @@ func (s *mergeSource) hashAttributes() {
 		a := &s.attributes[c]
 		s.valueHash = s.valueHash[:0]
 		for i := range a.v.values() {
-			h := uint64(0)
+			var h uint64
 			if a.number {
 				h = columns.HashNumber(uint64(a.v.numbers[i]))
 			} else {

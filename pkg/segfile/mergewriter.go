@@ -82,8 +82,6 @@ type attributeSlots struct {
 // restValue is what a text of `attributes` holds.
 type restValue struct {
 	hash uint64
-	keys []*mergeKey
-	each []uint64 // hashes of the values
 }
 
 func newMergeWriter(m *merger, parquet, sidecar io.Writer, done func() error) (*mergeWriter, error) {

@@ -84,7 +84,6 @@ type verifier struct {
 	services   []string // of streams
 	attributes map[columns.Key]int64
 	last       sortKey
-	row        columns.LogRow
 }
 
 // sortKey is what rows are sorted by, but for the order of appending.

@@ -194,7 +194,7 @@ func (w *planner) parts() [][]lake.Segment {
 
 // part plans for segments that may be merged with each other.
 func (w *planner) part(segments []lake.Segment) {
-	left := segments
+	var left []lake.Segment
 	switch {
 	case w.state.Asked:
 		left = w.asked(segments)

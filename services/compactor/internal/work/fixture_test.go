@@ -117,7 +117,6 @@ func (f *fixture) rows(hour, n int, service, word string) []row {
 type object struct {
 	key     string // empty: a new one
 	replace bool
-	level   int
 	rows    []row
 }
 
