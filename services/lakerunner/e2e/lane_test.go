@@ -144,7 +144,7 @@ func (n *lane) follow(o order, plots ...*plot) func() {
 	for _, p := range plots {
 		all.Go(func() {
 			if _, err := p.follow(ctx, n.lake); err != nil {
-				n.t.Errorf("%s: a wrong answer meanwhile: %v", o, err)
+				n.t.Errorf("%s: a wrong answer meanwhile: %v\n%s", o, err, n.state(p))
 			}
 		})
 	}
@@ -152,6 +152,25 @@ func (n *lane) follow(o order, plots ...*plot) func() {
 		stop()
 		all.Wait()
 	}
+}
+
+// state tells of the receipts and segments behind a wrong answer.
+func (n *lane) state(p *plot) string {
+	ctx := n.t.Context()
+	var b strings.Builder
+	at, _ := n.index.Now(ctx)
+	fmt.Fprintf(&b, "at %s\n", at.Format(time.TimeOnly+".000"))
+	receipts, _, err := n.index.Receipts(ctx, index.ReceiptQuery{Organization: "default", KeyPrefix: fmt.Sprintf("otel-raw/default/run%d/", n.runs), PageSize: 100})
+	fmt.Fprintln(&b, "receipts:", err)
+	for _, r := range receipts {
+		fmt.Fprintf(&b, "  %d %s revision %d %s of %s, updated %s: %d rows\n", r.ID, r.Object.Key, r.Revision, r.State, r.CreatedAt.Format(time.TimeOnly+".000"), r.UpdatedAt.Format(time.TimeOnly+".000"), r.RowsOut)
+	}
+	answer, err := n.index.Lookup(ctx, index.Query{Organization: "default", Signal: nouns.SignalLogs, Start: p.start, End: p.end})
+	fmt.Fprintln(&b, "segments:", err)
+	for _, s := range answer.Segments {
+		fmt.Fprintf(&b, "  %d %s level %d, %d rows, applied %d, masked %v, made %s\n", s.ID, s.Key, s.Level, s.Rows, s.AppliedDelete, s.MaskedSources, s.CreatedAt.Format(time.TimeOnly+".000"))
+	}
+	return b.String()
 }
 
 // tale is the material of one story.
@@ -321,7 +340,7 @@ func (s *tale) verify(o order) {
 		s.until(order{}, "ask", func() error {
 			answered, err := p.ask(s.t.Context(), s.lake)
 			if answered && err != nil {
-				s.t.Fatalf("%s: afterwards: %v", o, err)
+				s.t.Fatalf("%s: afterwards: %v\n%s", o, err, s.state(p))
 			}
 			return err
 		})
