@@ -13,6 +13,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/grafana/loki/v3/pkg/logql"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -254,7 +255,7 @@ func plainLabels(text string) (labels.Labels, bool) {
 	for ok {
 		var name, value string
 		name, rest, ok = strings.Cut(rest, `="`)
-		if !ok || name <= last || !plainName(name) || name == labels.MetricName {
+		if !ok || name <= last || !plainName(name) || name == model.MetricNameLabel {
 			return labels.EmptyLabels(), false
 		}
 		last = name
