@@ -63,8 +63,12 @@ fuzz: ## Run every fuzz target for FUZZTIME each.
 	@tools/fuzz.sh $(FUZZTIME) $(MODULES)
 
 .PHONY: torture
-torture: deps ## Run the whole fault matrices: every kill point, ten seeds.
-	LAKERUNNER_TORTURE=1 go test -count=1 -timeout 60m -v -run 'Torture|Crash|EveryAnswer' ./services/lakerunner/...
+torture: deps ## Run the whole fault matrices, long histories, every kill point; SEEDS=n for more passages of each point.
+	LAKERUNNER_TORTURE=1 LAKERUNNER_SEEDS="$(SEEDS)" go test -count=1 -timeout 120m -v -run 'TestFaults$$|TestHistories|Torture|Crash|EveryAnswer' ./services/lakerunner/...
+
+.PHONY: soak
+soak: deps ## Run everything under steady load for SOAK=1h, and say whether memory, debt and latency are steady.
+	go run ./services/lakerunner/cmd/soak -for "$(or $(SOAK),1h)"
 
 .PHONY: bench
 bench: local ## Measure ingest and queries on CORPUS=dir (objects in dir/otlp, answers in dir/truth.json), the index at INDEX=10M segments, or SMALL=100000 small objects.

@@ -35,6 +35,8 @@ type unit struct {
 	doomed map[string]bool
 	// allowed are the shapes that are right at this moment. It only ever changes by widen and narrow.
 	allowed shape
+	// there says that all answers that began after some moment had to have it, until something else was allowed.
+	there bool
 }
 
 // plot is what is known about the rows of a story. Answers are held to it while the story goes on.
@@ -49,7 +51,10 @@ type plot struct {
 }
 
 // question is an answer under way: what is allowed to it is what was allowed at any time while it was made.
-type question struct{ allowed map[*unit]shape }
+type question struct {
+	allowed map[*unit]shape
+	there   map[*unit]bool // when it began
+}
 
 func newPlot(start, end time.Time, units ...*unit) *plot {
 	return &plot{start: start, end: end, units: units, asking: map[*question]bool{}}
@@ -85,14 +90,15 @@ func (p *plot) narrow(u *unit, s shape) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	u.allowed = s
+	u.there = u.there || s&absent == 0
 }
 
 func (p *plot) begin() *question {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	q := &question{allowed: map[*unit]shape{}}
+	q := &question{allowed: map[*unit]shape{}, there: map[*unit]bool{}}
 	for _, u := range p.units {
-		q.allowed[u] = u.allowed
+		q.allowed[u], q.there[u] = u.allowed, u.there
 	}
 	p.asking[q] = true
 	return q
@@ -129,7 +135,7 @@ func (p *plot) judge(q *question, lines []*queryv1.LogLine) error {
 		if found[pair[0]]&absent == 0 && found[pair[1]]&absent == 0 {
 			return fmt.Errorf("the answer has rows of %s and of %s, which replaces it", pair[0].name, pair[1].name)
 		}
-		if found[pair[0]] == absent && found[pair[1]] == absent && q.allowed[pair[0]]&^absent != 0 && q.allowed[pair[1]] != absent {
+		if found[pair[0]] == absent && found[pair[1]] == absent && q.there[pair[0]] {
 			return fmt.Errorf("the answer has rows neither of %s nor of %s, which replaces it", pair[0].name, pair[1].name)
 		}
 	}
