@@ -15,7 +15,9 @@ type Counters struct{ objects metric.Int64Counter }
 func NewCounters(meter metric.Meter) (Counters, error) {
 	objects, err := meter.Int64Counter("lakerunner.janitor.missed_objects", metric.WithUnit("{object}"),
 		metric.WithDescription("Source objects that were found without a receipt."))
-	return Counters{objects: objects}, err
+	c := Counters{objects: objects}
+	c.missed(context.Background(), 0) // so that an alert on its growth sees the first
+	return c, err
 }
 
 func (c Counters) missed(ctx context.Context, n int) {
