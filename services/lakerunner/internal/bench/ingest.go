@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/lakerunner/lakerunner/pkg/index"
@@ -20,6 +21,7 @@ const (
 	organization = "bench"
 	bucketName   = "bench"
 	rawPrefix    = "otel-raw/bench/corpus/"
+	announced    = 1000 // objects told of at once
 )
 
 // fillBucket links the corpus's objects into the bucket, as a collector would have put them there.
@@ -73,8 +75,12 @@ func announce(ctx context.Context, database string, services *stack.Stack) error
 			Organization: organization, Collector: "corpus", Signal: lake.SignalLogs,
 		})
 	}
-	_, err = idx.Receive(ctx, notices)
-	return err
+	for batch := range slices.Chunk(notices, announced) {
+		if _, err := idx.Receive(ctx, batch); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ingestRole is the main function of the process whose cost is measured: one ingestor, until there is nothing left to do.
