@@ -42,7 +42,6 @@ type lane struct {
 	plots []*plot
 	now   *changer
 	old   []*changer // hung ones, which wake up while another one works
-	asked int        // answers that were compared
 }
 
 func newLane(t *testing.T) *lane {
