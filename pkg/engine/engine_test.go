@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -437,5 +438,39 @@ func TestPruning(t *testing.T) {
 		if err != nil || got[0][0] != want {
 			t.Errorf("%s: got %v, %v", condition, got, err)
 		}
+	}
+}
+
+func TestACancelledQueryNeverLooksShort(t *testing.T) {
+	t.Parallel()
+	e := open(t, engine.Config{})
+	const rows = 300_000
+	for n := range 60 {
+		ctx, cancel := context.WithCancel(t.Context())
+		s, err := e.Query(ctx, "SELECT i, md5(i::VARCHAR) AS m FROM range(300000) t(i)")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			defer cancel()
+			for range n * 1000 {
+				runtime.Gosched()
+			}
+		}()
+		var got int64
+		for {
+			batch, err := s.Next()
+			if err == nil {
+				got += batch.NumRows()
+				batch.Release()
+				continue
+			}
+			if errors.Is(err, io.EOF) && got != rows {
+				t.Errorf("a cancelled query ended without an error after %d of %d rows", got, rows)
+			}
+			break
+		}
+		s.Close()
+		cancel()
 	}
 }

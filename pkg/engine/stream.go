@@ -147,13 +147,21 @@ func (s *Stream) fetch() (arrow.RecordBatch, error) {
 		if message := duckdb.ResultError(&s.result); message != "" {
 			return nil, s.fault(duckdb.ResultErrorType(&s.result), message)
 		}
-		return nil, io.EOF
+		return nil, s.end()
 	}
 	defer duckdb.DestroyDataChunk(&chunk)
 	if duckdb.DataChunkGetSize(chunk) == 0 {
-		return nil, io.EOF
+		return nil, s.end()
 	}
 	return arrowChunk(s.options, s.schema, chunk)
+}
+
+// end tells a query that has no more rows from one that was interrupted and says nothing of it.
+func (s *Stream) end() error {
+	if err := s.ctx.Err(); err != nil {
+		return contextFault(err)
+	}
+	return io.EOF
 }
 
 // Close ends the query, if it has not ended, and frees what it holds.

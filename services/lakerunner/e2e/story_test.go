@@ -116,6 +116,8 @@ func (p *plot) judge(q *question, lines []*queryv1.LogLine) error {
 	for _, line := range lines {
 		got[rowKey(line.GetTime().AsTime(), line.GetLabels()["service_name"], line.GetLine())]++
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	found := map[*unit]shape{}
 	rows := 0
 	for _, u := range p.units {
@@ -176,11 +178,15 @@ func (u *unit) shapeIn(got map[string]int) (s shape, rows int, err error) {
 func (p *plot) ask(ctx context.Context, l *lake) (answered bool, wrong error) {
 	q := p.begin()
 	defer p.finish(q)
-	lines, err := l.tryLines(ctx, everything, p.start, p.end)
+	began := time.Now()
+	lines, statistics, err := l.tryLinesAndStatistics(ctx, everything, p.start, p.end)
 	if err != nil {
 		return false, err
 	}
-	return true, p.judge(q, lines)
+	if err := p.judge(q, lines); err != nil {
+		return true, fmt.Errorf("%w; asked at %s, answered at %s: %v", err, began.Format(time.TimeOnly+".000"), time.Now().Format(time.TimeOnly+".000"), statistics)
+	}
+	return true, nil
 }
 
 // follow asks until ctx ends, and keeps the first wrong answer.
@@ -203,27 +209,40 @@ func (p *plot) follow(ctx context.Context, l *lake) (asked int, wrong error) {
 
 // tryLines asks a log query that has fewer than 5,000 lines.
 func (l *lake) tryLines(ctx context.Context, query string, start, end time.Time) ([]*queryv1.LogLine, error) {
+	lines, _, err := l.tryLinesAndStatistics(ctx, query, start, end)
+	return lines, err
+}
+
+// tryLinesAndStatistics takes an answer only if it ends with its statistics.
+func (l *lake) tryLinesAndStatistics(ctx context.Context, query string, start, end time.Time) ([]*queryv1.LogLine, *queryv1.Statistics, error) {
 	const limit = 5000
 	stream, err := l.query.QueryLogs(withKey(ctx, l.keys["default"]), &queryv1.QueryLogsRequest{
 		Query: query, Start: timestamppb.New(start), End: timestamppb.New(end), Limit: limit, Direction: queryv1.Direction_DIRECTION_FORWARD,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var lines []*queryv1.LogLine
+	var statistics *queryv1.Statistics
 	for {
 		part, err := stream.Recv()
+		if errors.Is(err, io.EOF) && statistics == nil {
+			return nil, nil, errors.New("the answer ended without its statistics")
+		}
 		if errors.Is(err, io.EOF) {
-			return lines, nil
+			return lines, statistics, nil
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
+		}
+		if s := part.GetStatistics(); s != nil {
+			statistics = s
 		}
 		if s := part.GetStatistics(); s.GetPartial() {
-			return nil, fmt.Errorf("partial: %s", s.GetPartialReason())
+			return nil, nil, fmt.Errorf("partial: %s", s.GetPartialReason())
 		}
 		if lines = append(lines, part.GetLines()...); len(lines) >= limit {
-			return nil, errors.New("the answer is longer than the test can compare")
+			return nil, nil, errors.New("the answer is longer than the test can compare")
 		}
 	}
 }
