@@ -14,8 +14,8 @@ import (
 type proxy struct {
 	target   string
 	listener net.Listener
-	// onRequest and onResponse, once armed, run when the next bytes come in their direction, which are then dropped with the connection.
-	onRequest, onResponse atomic.Pointer[func()]
+	// onRequest and onResponse, once armed, run when the next bytes come in their direction. If they say so, the bytes are dropped with the connection.
+	onRequest, onResponse atomic.Pointer[func() (drop bool)]
 }
 
 func startProxy(t testing.TB, target string) *proxy {
@@ -55,14 +55,13 @@ func (p *proxy) serve(client net.Conn) {
 }
 
 // copy forwards bytes until either side ends, or until what is armed goes off.
-func (p *proxy) copy(to io.WriteCloser, from io.ReadCloser, armed *atomic.Pointer[func()]) {
+func (p *proxy) copy(to io.WriteCloser, from io.ReadCloser, armed *atomic.Pointer[func() bool]) {
 	defer func() { _, _ = to.Close(), from.Close() }()
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buffer)
 		if n > 0 {
-			if f := armed.Swap(nil); f != nil {
-				(*f)()
+			if f := armed.Swap(nil); f != nil && (*f)() {
 				return
 			}
 			if _, err := to.Write(buffer[:n]); err != nil {
