@@ -81,6 +81,8 @@ type Query struct {
 	Organization lake.Organization
 	Signal       lake.Signal
 	Start, End   time.Time
+	// Resolution asks for rollups of it, as far as they are current. Zero: for rows as they were received.
+	Resolution time.Duration
 }
 
 // Answer is what one snapshot of the index says to a Query.
@@ -90,6 +92,9 @@ type Answer struct {
 	// Deletes that may mask rows of some of the segments, rising: those with a higher number than a segment's AppliedDelete.
 	Deletes      []lake.Delete
 	Completeness Completeness
+	// Uncovered are, where rollups were asked for, the hours that have rows and no current rollup of the resolution, rising: a finer
+	// resolution answers for them.
+	Uncovered []lake.Window
 	// At is the database's time of the snapshot.
 	At time.Time
 }

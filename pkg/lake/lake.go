@@ -178,6 +178,7 @@ type TaskKind string
 const (
 	TaskIngest  TaskKind = "ingest"
 	TaskCompact TaskKind = "compact" // of a window: an hour (tier 0), or a day (tier 1)
+	TaskRollup  TaskKind = "rollup"  // of a window to a resolution, whose seconds are the tier
 	// The janitor's duties are of an organization, and of a signal where that is said; each asks for itself again, with a delay.
 	TaskExpire    TaskKind = "expire"    // retention, of one signal
 	TaskSweep     TaskKind = "sweep"     // files that are nobody's any more: of removed segments and of leases that ended without a commit
@@ -236,6 +237,8 @@ type Edit struct {
 	Expect []WindowVersion
 	// Rewrite says that the edit changes files but no answer (compaction): content versions stay as they are.
 	Rewrite bool
+	// Rolled are the rollups that this edit makes current: it replaces all earlier segments of their windows and resolutions.
+	Rolled []Rolled
 	// Marks say of live segments what need not be done to them any more.
 	Marks []Mark
 	// Deleted are the rows that this edit left out because of deletes of data.
@@ -311,6 +314,19 @@ type WindowVersion struct {
 	Signal  Signal
 	Window  Window
 	Version int64
+}
+
+// Rolled says that the rollup of a window at a resolution was made of the rows that the window had at a content version. It is current as
+// long as the window has that version and no later delete masks rows of it.
+type Rolled struct {
+	Signal     Signal
+	Window     Window
+	Resolution time.Duration
+	Version    int64
+	// AppliedDelete is the highest number of a delete whose rows are not in it.
+	AppliedDelete DeleteID
+	// Skipped says that there is nothing at this resolution, since the rows are no finer than it: a finer one answers.
+	Skipped bool
 }
 
 // Retry gives one task back with its cause. It brings the task nearer to being buried, unless it is Blameless.

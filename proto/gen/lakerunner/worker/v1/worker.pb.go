@@ -134,6 +134,120 @@ func (LogCatalogueKind) EnumDescriptor() ([]byte, []int) {
 	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{1}
 }
 
+// MatchType is how a label matcher compares.
+type MatchType int32
+
+const (
+	// Refused.
+	MatchType_MATCH_TYPE_UNSPECIFIED MatchType = 0
+	// Equal.
+	MatchType_MATCH_TYPE_EQUAL MatchType = 1
+	// Not equal.
+	MatchType_MATCH_TYPE_NOT_EQUAL MatchType = 2
+	// Matches the anchored RE2 expression.
+	MatchType_MATCH_TYPE_REGEXP MatchType = 3
+	// Does not match it.
+	MatchType_MATCH_TYPE_NOT_REGEXP MatchType = 4
+)
+
+// Enum value maps for MatchType.
+var (
+	MatchType_name = map[int32]string{
+		0: "MATCH_TYPE_UNSPECIFIED",
+		1: "MATCH_TYPE_EQUAL",
+		2: "MATCH_TYPE_NOT_EQUAL",
+		3: "MATCH_TYPE_REGEXP",
+		4: "MATCH_TYPE_NOT_REGEXP",
+	}
+	MatchType_value = map[string]int32{
+		"MATCH_TYPE_UNSPECIFIED": 0,
+		"MATCH_TYPE_EQUAL":       1,
+		"MATCH_TYPE_NOT_EQUAL":   2,
+		"MATCH_TYPE_REGEXP":      3,
+		"MATCH_TYPE_NOT_REGEXP":  4,
+	}
+)
+
+func (x MatchType) Enum() *MatchType {
+	p := new(MatchType)
+	*p = x
+	return p
+}
+
+func (x MatchType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MatchType) Descriptor() protoreflect.EnumDescriptor {
+	return file_lakerunner_worker_v1_worker_proto_enumTypes[2].Descriptor()
+}
+
+func (MatchType) Type() protoreflect.EnumType {
+	return &file_lakerunner_worker_v1_worker_proto_enumTypes[2]
+}
+
+func (x MatchType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MatchType.Descriptor instead.
+func (MatchType) EnumDescriptor() ([]byte, []int) {
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{2}
+}
+
+// MetricCatalogueKind is a kind of catalogue question.
+type MetricCatalogueKind int32
+
+const (
+	// Refused.
+	MetricCatalogueKind_METRIC_CATALOGUE_KIND_UNSPECIFIED MetricCatalogueKind = 0
+	// Distinct label sets with their samples and bytes: prom.CatalogueSchema.
+	MetricCatalogueKind_METRIC_CATALOGUE_KIND_SERIES MetricCatalogueKind = 1
+	// Metric names with type, unit, help, series, samples and bytes: prom.MetricsSchema.
+	MetricCatalogueKind_METRIC_CATALOGUE_KIND_METRICS MetricCatalogueKind = 2
+)
+
+// Enum value maps for MetricCatalogueKind.
+var (
+	MetricCatalogueKind_name = map[int32]string{
+		0: "METRIC_CATALOGUE_KIND_UNSPECIFIED",
+		1: "METRIC_CATALOGUE_KIND_SERIES",
+		2: "METRIC_CATALOGUE_KIND_METRICS",
+	}
+	MetricCatalogueKind_value = map[string]int32{
+		"METRIC_CATALOGUE_KIND_UNSPECIFIED": 0,
+		"METRIC_CATALOGUE_KIND_SERIES":      1,
+		"METRIC_CATALOGUE_KIND_METRICS":     2,
+	}
+)
+
+func (x MetricCatalogueKind) Enum() *MetricCatalogueKind {
+	p := new(MetricCatalogueKind)
+	*p = x
+	return p
+}
+
+func (x MetricCatalogueKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MetricCatalogueKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_lakerunner_worker_v1_worker_proto_enumTypes[3].Descriptor()
+}
+
+func (MetricCatalogueKind) Type() protoreflect.EnumType {
+	return &file_lakerunner_worker_v1_worker_proto_enumTypes[3]
+}
+
+func (x MetricCatalogueKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MetricCatalogueKind.Descriptor instead.
+func (MetricCatalogueKind) EnumDescriptor() ([]byte, []int) {
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{3}
+}
+
 // Segment names one stored segment and what is needed to read it.
 type Segment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -161,7 +275,11 @@ type Segment struct {
 	// the lowest source is answered.
 	Identified bool `protobuf:"varint,11,opt,name=identified,proto3" json:"identified,omitempty"`
 	// Lease that merged the segment: segments of one lease have no doubles among themselves. Empty: it may have doubles in itself.
-	Lease         string `protobuf:"bytes,12,opt,name=lease,proto3" json:"lease,omitempty"`
+	Lease string `protobuf:"bytes,12,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Width of the buckets of a rollup. Unset or zero: rows as they were received.
+	Resolution *durationpb.Duration `protobuf:"bytes,13,opt,name=resolution,proto3" json:"resolution,omitempty"`
+	// Which series a metric segment holds. Unset: all of its window.
+	Shard         *Shard `protobuf:"bytes,14,opt,name=shard,proto3" json:"shard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -280,6 +398,75 @@ func (x *Segment) GetLease() string {
 	return ""
 }
 
+func (x *Segment) GetResolution() *durationpb.Duration {
+	if x != nil {
+		return x.Resolution
+	}
+	return nil
+}
+
+func (x *Segment) GetShard() *Shard {
+	if x != nil {
+		return x.Shard
+	}
+	return nil
+}
+
+// Shard is a part of all series: those whose hash, modulo count, is index. Count is a power of two; zero and one stand for all series.
+type Shard struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Index, less than count.
+	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Count.
+	Count         uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Shard) Reset() {
+	*x = Shard{}
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Shard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Shard) ProtoMessage() {}
+
+func (x *Shard) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Shard.ProtoReflect.Descriptor instead.
+func (*Shard) Descriptor() ([]byte, []int) {
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Shard) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Shard) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // Delete masks rows.
 type Delete struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -297,7 +484,7 @@ type Delete struct {
 
 func (x *Delete) Reset() {
 	*x = Delete{}
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[1]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -309,7 +496,7 @@ func (x *Delete) String() string {
 func (*Delete) ProtoMessage() {}
 
 func (x *Delete) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[1]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -322,7 +509,7 @@ func (x *Delete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delete.ProtoReflect.Descriptor instead.
 func (*Delete) Descriptor() ([]byte, []int) {
-	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{1}
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Delete) GetDeleteId() int64 {
@@ -369,6 +556,10 @@ type ScanRequest struct {
 	//	*ScanRequest_LogLines
 	//	*ScanRequest_LogSamples
 	//	*ScanRequest_LogCatalogue
+	//	*ScanRequest_MetricSamples
+	//	*ScanRequest_MetricVector
+	//	*ScanRequest_MetricCatalogue
+	//	*ScanRequest_MetricExemplars
 	Fragment isScanRequest_Fragment `protobuf_oneof:"fragment"`
 	// Most bytes that may be read from the store for this request. Zero: the worker's limit.
 	MaxBytes int64 `protobuf:"varint,7,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
@@ -382,7 +573,7 @@ type ScanRequest struct {
 
 func (x *ScanRequest) Reset() {
 	*x = ScanRequest{}
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[2]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -394,7 +585,7 @@ func (x *ScanRequest) String() string {
 func (*ScanRequest) ProtoMessage() {}
 
 func (x *ScanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[2]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -407,7 +598,7 @@ func (x *ScanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRequest.ProtoReflect.Descriptor instead.
 func (*ScanRequest) Descriptor() ([]byte, []int) {
-	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{2}
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ScanRequest) GetOrganization() string {
@@ -465,6 +656,42 @@ func (x *ScanRequest) GetLogCatalogue() *LogCatalogue {
 	return nil
 }
 
+func (x *ScanRequest) GetMetricSamples() *MetricSamples {
+	if x != nil {
+		if x, ok := x.Fragment.(*ScanRequest_MetricSamples); ok {
+			return x.MetricSamples
+		}
+	}
+	return nil
+}
+
+func (x *ScanRequest) GetMetricVector() *MetricVector {
+	if x != nil {
+		if x, ok := x.Fragment.(*ScanRequest_MetricVector); ok {
+			return x.MetricVector
+		}
+	}
+	return nil
+}
+
+func (x *ScanRequest) GetMetricCatalogue() *MetricCatalogue {
+	if x != nil {
+		if x, ok := x.Fragment.(*ScanRequest_MetricCatalogue); ok {
+			return x.MetricCatalogue
+		}
+	}
+	return nil
+}
+
+func (x *ScanRequest) GetMetricExemplars() *MetricExemplars {
+	if x != nil {
+		if x, ok := x.Fragment.(*ScanRequest_MetricExemplars); ok {
+			return x.MetricExemplars
+		}
+	}
+	return nil
+}
+
 func (x *ScanRequest) GetMaxBytes() int64 {
 	if x != nil {
 		return x.MaxBytes
@@ -505,11 +732,39 @@ type ScanRequest_LogCatalogue struct {
 	LogCatalogue *LogCatalogue `protobuf:"bytes,6,opt,name=log_catalogue,json=logCatalogue,proto3,oneof"`
 }
 
+type ScanRequest_MetricSamples struct {
+	// Samples of metric series as they are.
+	MetricSamples *MetricSamples `protobuf:"bytes,10,opt,name=metric_samples,json=metricSamples,proto3,oneof"`
+}
+
+type ScanRequest_MetricVector struct {
+	// A PromQL expression, evaluated over whole series.
+	MetricVector *MetricVector `protobuf:"bytes,11,opt,name=metric_vector,json=metricVector,proto3,oneof"`
+}
+
+type ScanRequest_MetricCatalogue struct {
+	// Metric series, names, cardinality: from the catalogues.
+	MetricCatalogue *MetricCatalogue `protobuf:"bytes,12,opt,name=metric_catalogue,json=metricCatalogue,proto3,oneof"`
+}
+
+type ScanRequest_MetricExemplars struct {
+	// Exemplars of metric series.
+	MetricExemplars *MetricExemplars `protobuf:"bytes,13,opt,name=metric_exemplars,json=metricExemplars,proto3,oneof"`
+}
+
 func (*ScanRequest_LogLines) isScanRequest_Fragment() {}
 
 func (*ScanRequest_LogSamples) isScanRequest_Fragment() {}
 
 func (*ScanRequest_LogCatalogue) isScanRequest_Fragment() {}
+
+func (*ScanRequest_MetricSamples) isScanRequest_Fragment() {}
+
+func (*ScanRequest_MetricVector) isScanRequest_Fragment() {}
+
+func (*ScanRequest_MetricCatalogue) isScanRequest_Fragment() {}
+
+func (*ScanRequest_MetricExemplars) isScanRequest_Fragment() {}
 
 // LogLines asks for the lines that a LogQL log pipeline lets through, with its exact answer. The Arrow schema is columns.LogLinesSchema.
 type LogLines struct {
@@ -530,7 +785,7 @@ type LogLines struct {
 
 func (x *LogLines) Reset() {
 	*x = LogLines{}
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[3]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +797,7 @@ func (x *LogLines) String() string {
 func (*LogLines) ProtoMessage() {}
 
 func (x *LogLines) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[3]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +810,7 @@ func (x *LogLines) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLines.ProtoReflect.Descriptor instead.
 func (*LogLines) Descriptor() ([]byte, []int) {
-	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{3}
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LogLines) GetSelector() string {
@@ -611,7 +866,7 @@ type LogSamples struct {
 
 func (x *LogSamples) Reset() {
 	*x = LogSamples{}
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[4]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +878,7 @@ func (x *LogSamples) String() string {
 func (*LogSamples) ProtoMessage() {}
 
 func (x *LogSamples) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[4]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +891,7 @@ func (x *LogSamples) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogSamples.ProtoReflect.Descriptor instead.
 func (*LogSamples) Descriptor() ([]byte, []int) {
-	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{4}
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LogSamples) GetExpression() string {
@@ -684,7 +939,7 @@ type LogCatalogue struct {
 
 func (x *LogCatalogue) Reset() {
 	*x = LogCatalogue{}
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[5]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +951,7 @@ func (x *LogCatalogue) String() string {
 func (*LogCatalogue) ProtoMessage() {}
 
 func (x *LogCatalogue) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[5]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +964,7 @@ func (x *LogCatalogue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogCatalogue.ProtoReflect.Descriptor instead.
 func (*LogCatalogue) Descriptor() ([]byte, []int) {
-	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{5}
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LogCatalogue) GetKind() LogCatalogueKind {
@@ -740,6 +995,454 @@ func (x *LogCatalogue) GetEnd() *timestamppb.Timestamp {
 	return nil
 }
 
+// Matcher compares one label; a label that a series has not is empty.
+type Matcher struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How.
+	Type MatchType `protobuf:"varint,1,opt,name=type,proto3,enum=lakerunner.worker.v1.MatchType" json:"type,omitempty"`
+	// Label name; __name__ for the metric name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Value or expression.
+	Value         string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Matcher) Reset() {
+	*x = Matcher{}
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Matcher) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Matcher) ProtoMessage() {}
+
+func (x *Matcher) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Matcher.ProtoReflect.Descriptor instead.
+func (*Matcher) Descriptor() ([]byte, []int) {
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Matcher) GetType() MatchType {
+	if x != nil {
+		return x.Type
+	}
+	return MatchType_MATCH_TYPE_UNSPECIFIED
+}
+
+func (x *Matcher) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Matcher) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// Selector is a conjunction of matchers.
+type Selector struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At least one.
+	Matchers      []*Matcher `protobuf:"bytes,1,rep,name=matchers,proto3" json:"matchers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Selector) Reset() {
+	*x = Selector{}
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Selector) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Selector) ProtoMessage() {}
+
+func (x *Selector) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Selector.ProtoReflect.Descriptor instead.
+func (*Selector) Descriptor() ([]byte, []int) {
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Selector) GetMatchers() []*Matcher {
+	if x != nil {
+		return x.Matchers
+	}
+	return nil
+}
+
+// MetricSamples asks for the samples of series, each whole within this request. The Arrow schema is prom.SeriesSchema.
+type MetricSamples struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which series.
+	Selector *Selector `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
+	// Unix milliseconds, inclusive.
+	StartMs int64 `protobuf:"varint,2,opt,name=start_ms,json=startMs,proto3" json:"start_ms,omitempty"`
+	// Unix milliseconds, inclusive.
+	EndMs int64 `protobuf:"varint,3,opt,name=end_ms,json=endMs,proto3" json:"end_ms,omitempty"`
+	// Only series of this shard. Unset: all.
+	Shard *Shard `protobuf:"bytes,4,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Most samples answered; more are an error. Zero: the worker's limit.
+	MaxSamples    int64 `protobuf:"varint,5,opt,name=max_samples,json=maxSamples,proto3" json:"max_samples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricSamples) Reset() {
+	*x = MetricSamples{}
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricSamples) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricSamples) ProtoMessage() {}
+
+func (x *MetricSamples) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricSamples.ProtoReflect.Descriptor instead.
+func (*MetricSamples) Descriptor() ([]byte, []int) {
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *MetricSamples) GetSelector() *Selector {
+	if x != nil {
+		return x.Selector
+	}
+	return nil
+}
+
+func (x *MetricSamples) GetStartMs() int64 {
+	if x != nil {
+		return x.StartMs
+	}
+	return 0
+}
+
+func (x *MetricSamples) GetEndMs() int64 {
+	if x != nil {
+		return x.EndMs
+	}
+	return 0
+}
+
+func (x *MetricSamples) GetShard() *Shard {
+	if x != nil {
+		return x.Shard
+	}
+	return nil
+}
+
+func (x *MetricSamples) GetMaxSamples() int64 {
+	if x != nil {
+		return x.MaxSamples
+	}
+	return 0
+}
+
+// MetricVector asks for a PromQL expression at steps, evaluated over the series of these segments alone. The frontend sends only expressions whose
+// value for a shard does not depend on series of others. The Arrow schema is prom.SeriesSchema, with a sample at each step that has a value.
+type MetricVector struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PromQL expression.
+	Expression string `protobuf:"bytes,1,opt,name=expression,proto3" json:"expression,omitempty"`
+	// First step, Unix milliseconds, inclusive.
+	StartMs int64 `protobuf:"varint,2,opt,name=start_ms,json=startMs,proto3" json:"start_ms,omitempty"`
+	// Last step, Unix milliseconds, inclusive.
+	EndMs int64 `protobuf:"varint,3,opt,name=end_ms,json=endMs,proto3" json:"end_ms,omitempty"`
+	// Distance of steps in milliseconds. Zero: one step, at end.
+	StepMs int64 `protobuf:"varint,4,opt,name=step_ms,json=stepMs,proto3" json:"step_ms,omitempty"`
+	// How far an instant selector looks back, in milliseconds. Zero: five minutes.
+	LookbackMs int64 `protobuf:"varint,5,opt,name=lookback_ms,json=lookbackMs,proto3" json:"lookback_ms,omitempty"`
+	// Only series of this shard. Unset: all.
+	Shard *Shard `protobuf:"bytes,6,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Segments are rollups of this resolution, in milliseconds, which the expression can be answered from. Zero: they are not rollups.
+	ResolutionMs int64 `protobuf:"varint,7,opt,name=resolution_ms,json=resolutionMs,proto3" json:"resolution_ms,omitempty"`
+	// Most samples loaded at a time; more are an error. Zero: the worker's limit.
+	MaxSamples    int64 `protobuf:"varint,8,opt,name=max_samples,json=maxSamples,proto3" json:"max_samples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricVector) Reset() {
+	*x = MetricVector{}
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricVector) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricVector) ProtoMessage() {}
+
+func (x *MetricVector) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricVector.ProtoReflect.Descriptor instead.
+func (*MetricVector) Descriptor() ([]byte, []int) {
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *MetricVector) GetExpression() string {
+	if x != nil {
+		return x.Expression
+	}
+	return ""
+}
+
+func (x *MetricVector) GetStartMs() int64 {
+	if x != nil {
+		return x.StartMs
+	}
+	return 0
+}
+
+func (x *MetricVector) GetEndMs() int64 {
+	if x != nil {
+		return x.EndMs
+	}
+	return 0
+}
+
+func (x *MetricVector) GetStepMs() int64 {
+	if x != nil {
+		return x.StepMs
+	}
+	return 0
+}
+
+func (x *MetricVector) GetLookbackMs() int64 {
+	if x != nil {
+		return x.LookbackMs
+	}
+	return 0
+}
+
+func (x *MetricVector) GetShard() *Shard {
+	if x != nil {
+		return x.Shard
+	}
+	return nil
+}
+
+func (x *MetricVector) GetResolutionMs() int64 {
+	if x != nil {
+		return x.ResolutionMs
+	}
+	return 0
+}
+
+func (x *MetricVector) GetMaxSamples() int64 {
+	if x != nil {
+		return x.MaxSamples
+	}
+	return 0
+}
+
+// MetricCatalogue asks the catalogues of the segments.
+type MetricCatalogue struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Kind of question.
+	Kind MetricCatalogueKind `protobuf:"varint,1,opt,name=kind,proto3,enum=lakerunner.worker.v1.MetricCatalogueKind" json:"kind,omitempty"`
+	// Series that any of them chooses. Empty: all.
+	Selectors []*Selector `protobuf:"bytes,2,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	// Unix milliseconds, inclusive.
+	StartMs int64 `protobuf:"varint,3,opt,name=start_ms,json=startMs,proto3" json:"start_ms,omitempty"`
+	// Unix milliseconds, inclusive.
+	EndMs int64 `protobuf:"varint,4,opt,name=end_ms,json=endMs,proto3" json:"end_ms,omitempty"`
+	// Most series answered; more are an error. Zero: the worker's limit.
+	MaxSeries     int64 `protobuf:"varint,5,opt,name=max_series,json=maxSeries,proto3" json:"max_series,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricCatalogue) Reset() {
+	*x = MetricCatalogue{}
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricCatalogue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricCatalogue) ProtoMessage() {}
+
+func (x *MetricCatalogue) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricCatalogue.ProtoReflect.Descriptor instead.
+func (*MetricCatalogue) Descriptor() ([]byte, []int) {
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *MetricCatalogue) GetKind() MetricCatalogueKind {
+	if x != nil {
+		return x.Kind
+	}
+	return MetricCatalogueKind_METRIC_CATALOGUE_KIND_UNSPECIFIED
+}
+
+func (x *MetricCatalogue) GetSelectors() []*Selector {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+func (x *MetricCatalogue) GetStartMs() int64 {
+	if x != nil {
+		return x.StartMs
+	}
+	return 0
+}
+
+func (x *MetricCatalogue) GetEndMs() int64 {
+	if x != nil {
+		return x.EndMs
+	}
+	return 0
+}
+
+func (x *MetricCatalogue) GetMaxSeries() int64 {
+	if x != nil {
+		return x.MaxSeries
+	}
+	return 0
+}
+
+// MetricExemplars asks for exemplars of series: prom.ExemplarsSchema.
+type MetricExemplars struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Series that any of them chooses.
+	Selectors []*Selector `protobuf:"bytes,1,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	// Unix milliseconds, inclusive.
+	StartMs int64 `protobuf:"varint,2,opt,name=start_ms,json=startMs,proto3" json:"start_ms,omitempty"`
+	// Unix milliseconds, inclusive.
+	EndMs         int64 `protobuf:"varint,3,opt,name=end_ms,json=endMs,proto3" json:"end_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricExemplars) Reset() {
+	*x = MetricExemplars{}
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricExemplars) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricExemplars) ProtoMessage() {}
+
+func (x *MetricExemplars) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricExemplars.ProtoReflect.Descriptor instead.
+func (*MetricExemplars) Descriptor() ([]byte, []int) {
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *MetricExemplars) GetSelectors() []*Selector {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+func (x *MetricExemplars) GetStartMs() int64 {
+	if x != nil {
+		return x.StartMs
+	}
+	return 0
+}
+
+func (x *MetricExemplars) GetEndMs() int64 {
+	if x != nil {
+		return x.EndMs
+	}
+	return 0
+}
+
 // ScanResponse is one message of the stream.
 type ScanResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -753,7 +1456,7 @@ type ScanResponse struct {
 
 func (x *ScanResponse) Reset() {
 	*x = ScanResponse{}
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[6]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +1468,7 @@ func (x *ScanResponse) String() string {
 func (*ScanResponse) ProtoMessage() {}
 
 func (x *ScanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[6]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +1481,7 @@ func (x *ScanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanResponse.ProtoReflect.Descriptor instead.
 func (*ScanResponse) Descriptor() ([]byte, []int) {
-	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{6}
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ScanResponse) GetArrow() []byte {
@@ -824,7 +1527,7 @@ type ScanStatistics struct {
 
 func (x *ScanStatistics) Reset() {
 	*x = ScanStatistics{}
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[7]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +1539,7 @@ func (x *ScanStatistics) String() string {
 func (*ScanStatistics) ProtoMessage() {}
 
 func (x *ScanStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[7]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +1552,7 @@ func (x *ScanStatistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanStatistics.ProtoReflect.Descriptor instead.
 func (*ScanStatistics) Descriptor() ([]byte, []int) {
-	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{7}
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ScanStatistics) GetSegments() int64 {
@@ -926,7 +1629,7 @@ var File_lakerunner_worker_v1_worker_proto protoreflect.FileDescriptor
 
 const file_lakerunner_worker_v1_worker_proto_rawDesc = "" +
 	"\n" +
-	"!lakerunner/worker/v1/worker.proto\x12\x14lakerunner.worker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlakerunner/lake/v1/lake.proto\"\x99\x03\n" +
+	"!lakerunner/worker/v1/worker.proto\x12\x14lakerunner.worker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlakerunner/lake/v1/lake.proto\"\x87\x04\n" +
 	"\aSegment\x12\x1d\n" +
 	"\n" +
 	"segment_id\x18\x01 \x01(\tR\tsegmentId\x12\x16\n" +
@@ -944,12 +1647,19 @@ const file_lakerunner_worker_v1_worker_proto_rawDesc = "" +
 	"\n" +
 	"identified\x18\v \x01(\bR\n" +
 	"identified\x12\x14\n" +
-	"\x05lease\x18\f \x01(\tR\x05lease\"\xa1\x01\n" +
+	"\x05lease\x18\f \x01(\tR\x05lease\x129\n" +
+	"\n" +
+	"resolution\x18\r \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"resolution\x121\n" +
+	"\x05shard\x18\x0e \x01(\v2\x1b.lakerunner.worker.v1.ShardR\x05shard\"3\n" +
+	"\x05Shard\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\"\xa1\x01\n" +
 	"\x06Delete\x12\x1b\n" +
 	"\tdelete_id\x18\x01 \x01(\x03R\bdeleteId\x12\x1a\n" +
 	"\bselector\x18\x02 \x01(\tR\bselector\x120\n" +
 	"\x05start\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
-	"\x03end\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\"\xeb\x03\n" +
+	"\x03end\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\"\xac\x06\n" +
 	"\vScanRequest\x12\"\n" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x122\n" +
 	"\x06signal\x18\x02 \x01(\x0e2\x1a.lakerunner.lake.v1.SignalR\x06signal\x129\n" +
@@ -957,7 +1667,12 @@ const file_lakerunner_worker_v1_worker_proto_rawDesc = "" +
 	"\tlog_lines\x18\x04 \x01(\v2\x1e.lakerunner.worker.v1.LogLinesH\x00R\blogLines\x12C\n" +
 	"\vlog_samples\x18\x05 \x01(\v2 .lakerunner.worker.v1.LogSamplesH\x00R\n" +
 	"logSamples\x12I\n" +
-	"\rlog_catalogue\x18\x06 \x01(\v2\".lakerunner.worker.v1.LogCatalogueH\x00R\flogCatalogue\x12\x1b\n" +
+	"\rlog_catalogue\x18\x06 \x01(\v2\".lakerunner.worker.v1.LogCatalogueH\x00R\flogCatalogue\x12L\n" +
+	"\x0emetric_samples\x18\n" +
+	" \x01(\v2#.lakerunner.worker.v1.MetricSamplesH\x00R\rmetricSamples\x12I\n" +
+	"\rmetric_vector\x18\v \x01(\v2\".lakerunner.worker.v1.MetricVectorH\x00R\fmetricVector\x12R\n" +
+	"\x10metric_catalogue\x18\f \x01(\v2%.lakerunner.worker.v1.MetricCatalogueH\x00R\x0fmetricCatalogue\x12R\n" +
+	"\x10metric_exemplars\x18\r \x01(\v2%.lakerunner.worker.v1.MetricExemplarsH\x00R\x0fmetricExemplars\x12\x1b\n" +
 	"\tmax_bytes\x18\a \x01(\x03R\bmaxBytes\x12\x19\n" +
 	"\bquery_id\x18\b \x01(\tR\aqueryId\x126\n" +
 	"\adeletes\x18\t \x03(\v2\x1c.lakerunner.worker.v1.DeleteR\adeletesB\n" +
@@ -981,7 +1696,44 @@ const file_lakerunner_worker_v1_worker_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\x0e2&.lakerunner.worker.v1.LogCatalogueKindR\x04kind\x12\x1a\n" +
 	"\bselector\x18\x02 \x01(\tR\bselector\x120\n" +
 	"\x05start\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
-	"\x03end\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\"j\n" +
+	"\x03end\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\"h\n" +
+	"\aMatcher\x123\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x1f.lakerunner.worker.v1.MatchTypeR\x04type\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\"E\n" +
+	"\bSelector\x129\n" +
+	"\bmatchers\x18\x01 \x03(\v2\x1d.lakerunner.worker.v1.MatcherR\bmatchers\"\xd1\x01\n" +
+	"\rMetricSamples\x12:\n" +
+	"\bselector\x18\x01 \x01(\v2\x1e.lakerunner.worker.v1.SelectorR\bselector\x12\x19\n" +
+	"\bstart_ms\x18\x02 \x01(\x03R\astartMs\x12\x15\n" +
+	"\x06end_ms\x18\x03 \x01(\x03R\x05endMs\x121\n" +
+	"\x05shard\x18\x04 \x01(\v2\x1b.lakerunner.worker.v1.ShardR\x05shard\x12\x1f\n" +
+	"\vmax_samples\x18\x05 \x01(\x03R\n" +
+	"maxSamples\"\x93\x02\n" +
+	"\fMetricVector\x12\x1e\n" +
+	"\n" +
+	"expression\x18\x01 \x01(\tR\n" +
+	"expression\x12\x19\n" +
+	"\bstart_ms\x18\x02 \x01(\x03R\astartMs\x12\x15\n" +
+	"\x06end_ms\x18\x03 \x01(\x03R\x05endMs\x12\x17\n" +
+	"\astep_ms\x18\x04 \x01(\x03R\x06stepMs\x12\x1f\n" +
+	"\vlookback_ms\x18\x05 \x01(\x03R\n" +
+	"lookbackMs\x121\n" +
+	"\x05shard\x18\x06 \x01(\v2\x1b.lakerunner.worker.v1.ShardR\x05shard\x12#\n" +
+	"\rresolution_ms\x18\a \x01(\x03R\fresolutionMs\x12\x1f\n" +
+	"\vmax_samples\x18\b \x01(\x03R\n" +
+	"maxSamples\"\xdf\x01\n" +
+	"\x0fMetricCatalogue\x12=\n" +
+	"\x04kind\x18\x01 \x01(\x0e2).lakerunner.worker.v1.MetricCatalogueKindR\x04kind\x12<\n" +
+	"\tselectors\x18\x02 \x03(\v2\x1e.lakerunner.worker.v1.SelectorR\tselectors\x12\x19\n" +
+	"\bstart_ms\x18\x03 \x01(\x03R\astartMs\x12\x15\n" +
+	"\x06end_ms\x18\x04 \x01(\x03R\x05endMs\x12\x1d\n" +
+	"\n" +
+	"max_series\x18\x05 \x01(\x03R\tmaxSeries\"\x81\x01\n" +
+	"\x0fMetricExemplars\x12<\n" +
+	"\tselectors\x18\x01 \x03(\v2\x1e.lakerunner.worker.v1.SelectorR\tselectors\x12\x19\n" +
+	"\bstart_ms\x18\x02 \x01(\x03R\astartMs\x12\x15\n" +
+	"\x06end_ms\x18\x03 \x01(\x03R\x05endMs\"j\n" +
 	"\fScanResponse\x12\x14\n" +
 	"\x05arrow\x18\x01 \x01(\fR\x05arrow\x12D\n" +
 	"\n" +
@@ -1009,7 +1761,17 @@ const file_lakerunner_worker_v1_worker_proto_rawDesc = "" +
 	"\x10LogCatalogueKind\x12\"\n" +
 	"\x1eLOG_CATALOGUE_KIND_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aLOG_CATALOGUE_KIND_STREAMS\x10\x01\x12\x1d\n" +
-	"\x19LOG_CATALOGUE_KIND_FIELDS\x10\x022`\n" +
+	"\x19LOG_CATALOGUE_KIND_FIELDS\x10\x02*\x89\x01\n" +
+	"\tMatchType\x12\x1a\n" +
+	"\x16MATCH_TYPE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10MATCH_TYPE_EQUAL\x10\x01\x12\x18\n" +
+	"\x14MATCH_TYPE_NOT_EQUAL\x10\x02\x12\x15\n" +
+	"\x11MATCH_TYPE_REGEXP\x10\x03\x12\x19\n" +
+	"\x15MATCH_TYPE_NOT_REGEXP\x10\x04*\x81\x01\n" +
+	"\x13MetricCatalogueKind\x12%\n" +
+	"!METRIC_CATALOGUE_KIND_UNSPECIFIED\x10\x00\x12 \n" +
+	"\x1cMETRIC_CATALOGUE_KIND_SERIES\x10\x01\x12!\n" +
+	"\x1dMETRIC_CATALOGUE_KIND_METRICS\x10\x022`\n" +
 	"\rWorkerService\x12O\n" +
 	"\x04Scan\x12!.lakerunner.worker.v1.ScanRequest\x1a\".lakerunner.worker.v1.ScanResponse0\x01BJZHgithub.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1;workerv1b\x06proto3"
 
@@ -1025,51 +1787,74 @@ func file_lakerunner_worker_v1_worker_proto_rawDescGZIP() []byte {
 	return file_lakerunner_worker_v1_worker_proto_rawDescData
 }
 
-var file_lakerunner_worker_v1_worker_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_lakerunner_worker_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_lakerunner_worker_v1_worker_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_lakerunner_worker_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_lakerunner_worker_v1_worker_proto_goTypes = []any{
 	(Direction)(0),                // 0: lakerunner.worker.v1.Direction
 	(LogCatalogueKind)(0),         // 1: lakerunner.worker.v1.LogCatalogueKind
-	(*Segment)(nil),               // 2: lakerunner.worker.v1.Segment
-	(*Delete)(nil),                // 3: lakerunner.worker.v1.Delete
-	(*ScanRequest)(nil),           // 4: lakerunner.worker.v1.ScanRequest
-	(*LogLines)(nil),              // 5: lakerunner.worker.v1.LogLines
-	(*LogSamples)(nil),            // 6: lakerunner.worker.v1.LogSamples
-	(*LogCatalogue)(nil),          // 7: lakerunner.worker.v1.LogCatalogue
-	(*ScanResponse)(nil),          // 8: lakerunner.worker.v1.ScanResponse
-	(*ScanStatistics)(nil),        // 9: lakerunner.worker.v1.ScanStatistics
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(v1.Signal)(0),                // 11: lakerunner.lake.v1.Signal
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(MatchType)(0),                // 2: lakerunner.worker.v1.MatchType
+	(MetricCatalogueKind)(0),      // 3: lakerunner.worker.v1.MetricCatalogueKind
+	(*Segment)(nil),               // 4: lakerunner.worker.v1.Segment
+	(*Shard)(nil),                 // 5: lakerunner.worker.v1.Shard
+	(*Delete)(nil),                // 6: lakerunner.worker.v1.Delete
+	(*ScanRequest)(nil),           // 7: lakerunner.worker.v1.ScanRequest
+	(*LogLines)(nil),              // 8: lakerunner.worker.v1.LogLines
+	(*LogSamples)(nil),            // 9: lakerunner.worker.v1.LogSamples
+	(*LogCatalogue)(nil),          // 10: lakerunner.worker.v1.LogCatalogue
+	(*Matcher)(nil),               // 11: lakerunner.worker.v1.Matcher
+	(*Selector)(nil),              // 12: lakerunner.worker.v1.Selector
+	(*MetricSamples)(nil),         // 13: lakerunner.worker.v1.MetricSamples
+	(*MetricVector)(nil),          // 14: lakerunner.worker.v1.MetricVector
+	(*MetricCatalogue)(nil),       // 15: lakerunner.worker.v1.MetricCatalogue
+	(*MetricExemplars)(nil),       // 16: lakerunner.worker.v1.MetricExemplars
+	(*ScanResponse)(nil),          // 17: lakerunner.worker.v1.ScanResponse
+	(*ScanStatistics)(nil),        // 18: lakerunner.worker.v1.ScanStatistics
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(v1.Signal)(0),                // 21: lakerunner.lake.v1.Signal
 }
 var file_lakerunner_worker_v1_worker_proto_depIdxs = []int32{
-	10, // 0: lakerunner.worker.v1.Segment.first_time:type_name -> google.protobuf.Timestamp
-	10, // 1: lakerunner.worker.v1.Segment.last_time:type_name -> google.protobuf.Timestamp
-	10, // 2: lakerunner.worker.v1.Delete.start:type_name -> google.protobuf.Timestamp
-	10, // 3: lakerunner.worker.v1.Delete.end:type_name -> google.protobuf.Timestamp
-	11, // 4: lakerunner.worker.v1.ScanRequest.signal:type_name -> lakerunner.lake.v1.Signal
-	2,  // 5: lakerunner.worker.v1.ScanRequest.segments:type_name -> lakerunner.worker.v1.Segment
-	5,  // 6: lakerunner.worker.v1.ScanRequest.log_lines:type_name -> lakerunner.worker.v1.LogLines
-	6,  // 7: lakerunner.worker.v1.ScanRequest.log_samples:type_name -> lakerunner.worker.v1.LogSamples
-	7,  // 8: lakerunner.worker.v1.ScanRequest.log_catalogue:type_name -> lakerunner.worker.v1.LogCatalogue
-	3,  // 9: lakerunner.worker.v1.ScanRequest.deletes:type_name -> lakerunner.worker.v1.Delete
-	10, // 10: lakerunner.worker.v1.LogLines.start:type_name -> google.protobuf.Timestamp
-	10, // 11: lakerunner.worker.v1.LogLines.end:type_name -> google.protobuf.Timestamp
-	0,  // 12: lakerunner.worker.v1.LogLines.direction:type_name -> lakerunner.worker.v1.Direction
-	10, // 13: lakerunner.worker.v1.LogSamples.start:type_name -> google.protobuf.Timestamp
-	10, // 14: lakerunner.worker.v1.LogSamples.end:type_name -> google.protobuf.Timestamp
-	12, // 15: lakerunner.worker.v1.LogSamples.step:type_name -> google.protobuf.Duration
-	1,  // 16: lakerunner.worker.v1.LogCatalogue.kind:type_name -> lakerunner.worker.v1.LogCatalogueKind
-	10, // 17: lakerunner.worker.v1.LogCatalogue.start:type_name -> google.protobuf.Timestamp
-	10, // 18: lakerunner.worker.v1.LogCatalogue.end:type_name -> google.protobuf.Timestamp
-	9,  // 19: lakerunner.worker.v1.ScanResponse.statistics:type_name -> lakerunner.worker.v1.ScanStatistics
-	4,  // 20: lakerunner.worker.v1.WorkerService.Scan:input_type -> lakerunner.worker.v1.ScanRequest
-	8,  // 21: lakerunner.worker.v1.WorkerService.Scan:output_type -> lakerunner.worker.v1.ScanResponse
-	21, // [21:22] is the sub-list for method output_type
-	20, // [20:21] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	19, // 0: lakerunner.worker.v1.Segment.first_time:type_name -> google.protobuf.Timestamp
+	19, // 1: lakerunner.worker.v1.Segment.last_time:type_name -> google.protobuf.Timestamp
+	20, // 2: lakerunner.worker.v1.Segment.resolution:type_name -> google.protobuf.Duration
+	5,  // 3: lakerunner.worker.v1.Segment.shard:type_name -> lakerunner.worker.v1.Shard
+	19, // 4: lakerunner.worker.v1.Delete.start:type_name -> google.protobuf.Timestamp
+	19, // 5: lakerunner.worker.v1.Delete.end:type_name -> google.protobuf.Timestamp
+	21, // 6: lakerunner.worker.v1.ScanRequest.signal:type_name -> lakerunner.lake.v1.Signal
+	4,  // 7: lakerunner.worker.v1.ScanRequest.segments:type_name -> lakerunner.worker.v1.Segment
+	8,  // 8: lakerunner.worker.v1.ScanRequest.log_lines:type_name -> lakerunner.worker.v1.LogLines
+	9,  // 9: lakerunner.worker.v1.ScanRequest.log_samples:type_name -> lakerunner.worker.v1.LogSamples
+	10, // 10: lakerunner.worker.v1.ScanRequest.log_catalogue:type_name -> lakerunner.worker.v1.LogCatalogue
+	13, // 11: lakerunner.worker.v1.ScanRequest.metric_samples:type_name -> lakerunner.worker.v1.MetricSamples
+	14, // 12: lakerunner.worker.v1.ScanRequest.metric_vector:type_name -> lakerunner.worker.v1.MetricVector
+	15, // 13: lakerunner.worker.v1.ScanRequest.metric_catalogue:type_name -> lakerunner.worker.v1.MetricCatalogue
+	16, // 14: lakerunner.worker.v1.ScanRequest.metric_exemplars:type_name -> lakerunner.worker.v1.MetricExemplars
+	6,  // 15: lakerunner.worker.v1.ScanRequest.deletes:type_name -> lakerunner.worker.v1.Delete
+	19, // 16: lakerunner.worker.v1.LogLines.start:type_name -> google.protobuf.Timestamp
+	19, // 17: lakerunner.worker.v1.LogLines.end:type_name -> google.protobuf.Timestamp
+	0,  // 18: lakerunner.worker.v1.LogLines.direction:type_name -> lakerunner.worker.v1.Direction
+	19, // 19: lakerunner.worker.v1.LogSamples.start:type_name -> google.protobuf.Timestamp
+	19, // 20: lakerunner.worker.v1.LogSamples.end:type_name -> google.protobuf.Timestamp
+	20, // 21: lakerunner.worker.v1.LogSamples.step:type_name -> google.protobuf.Duration
+	1,  // 22: lakerunner.worker.v1.LogCatalogue.kind:type_name -> lakerunner.worker.v1.LogCatalogueKind
+	19, // 23: lakerunner.worker.v1.LogCatalogue.start:type_name -> google.protobuf.Timestamp
+	19, // 24: lakerunner.worker.v1.LogCatalogue.end:type_name -> google.protobuf.Timestamp
+	2,  // 25: lakerunner.worker.v1.Matcher.type:type_name -> lakerunner.worker.v1.MatchType
+	11, // 26: lakerunner.worker.v1.Selector.matchers:type_name -> lakerunner.worker.v1.Matcher
+	12, // 27: lakerunner.worker.v1.MetricSamples.selector:type_name -> lakerunner.worker.v1.Selector
+	5,  // 28: lakerunner.worker.v1.MetricSamples.shard:type_name -> lakerunner.worker.v1.Shard
+	5,  // 29: lakerunner.worker.v1.MetricVector.shard:type_name -> lakerunner.worker.v1.Shard
+	3,  // 30: lakerunner.worker.v1.MetricCatalogue.kind:type_name -> lakerunner.worker.v1.MetricCatalogueKind
+	12, // 31: lakerunner.worker.v1.MetricCatalogue.selectors:type_name -> lakerunner.worker.v1.Selector
+	12, // 32: lakerunner.worker.v1.MetricExemplars.selectors:type_name -> lakerunner.worker.v1.Selector
+	18, // 33: lakerunner.worker.v1.ScanResponse.statistics:type_name -> lakerunner.worker.v1.ScanStatistics
+	7,  // 34: lakerunner.worker.v1.WorkerService.Scan:input_type -> lakerunner.worker.v1.ScanRequest
+	17, // 35: lakerunner.worker.v1.WorkerService.Scan:output_type -> lakerunner.worker.v1.ScanResponse
+	35, // [35:36] is the sub-list for method output_type
+	34, // [34:35] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_lakerunner_worker_v1_worker_proto_init() }
@@ -1077,18 +1862,22 @@ func file_lakerunner_worker_v1_worker_proto_init() {
 	if File_lakerunner_worker_v1_worker_proto != nil {
 		return
 	}
-	file_lakerunner_worker_v1_worker_proto_msgTypes[2].OneofWrappers = []any{
+	file_lakerunner_worker_v1_worker_proto_msgTypes[3].OneofWrappers = []any{
 		(*ScanRequest_LogLines)(nil),
 		(*ScanRequest_LogSamples)(nil),
 		(*ScanRequest_LogCatalogue)(nil),
+		(*ScanRequest_MetricSamples)(nil),
+		(*ScanRequest_MetricVector)(nil),
+		(*ScanRequest_MetricCatalogue)(nil),
+		(*ScanRequest_MetricExemplars)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lakerunner_worker_v1_worker_proto_rawDesc), len(file_lakerunner_worker_v1_worker_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   8,
+			NumEnums:      4,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
