@@ -100,7 +100,7 @@ func (s *Series) Equal(o *Series) bool {
 
 // Compare is the order of rows: by metric name, hash, labels, kind, temporality, having a sum, bounds.
 func Compare(a, b *Series) int {
-	if a.Labels == b.Labels {
+	if labels.Equal(a.Labels, b.Labels) {
 		return compareShapes(a, b)
 	}
 	return cmp.Or(cmp.Compare(a.Name(), b.Name()), cmp.Compare(a.Hash(), b.Hash()), labels.Compare(a.Labels, b.Labels), compareShapes(a, b))
