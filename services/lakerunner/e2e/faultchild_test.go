@@ -143,6 +143,8 @@ type changer struct {
 	janitor   janitorv1.JanitorServiceClient
 	compactor compactorv1.CompactorServiceClient
 	armed     chan struct{}
+	// mortal says that one of its orders was to crash: that may happen as late as the next order is on its way.
+	mortal bool
 
 	mu     sync.Mutex
 	struck bool // the fault of the last order has happened
@@ -152,7 +154,7 @@ type changer struct {
 // startChanger starts a child and connects to it.
 func (l *lake) startChanger(t testing.TB, o order) *changer {
 	t.Helper()
-	c := &changer{child: l.startChild(roleLake, childOptions{Fault: o}), armed: make(chan struct{}, 1), passed: map[string]int{}}
+	c := &changer{child: l.startChild(roleLake, childOptions{Fault: o}), armed: make(chan struct{}, 1), passed: map[string]int{}, mortal: o.Kind == chaos.Crash}
 	address := make(chan string, 1)
 	go c.listen(address)
 	select {
@@ -206,6 +208,7 @@ func (c *changer) give(t testing.TB, o order) {
 	c.mu.Lock()
 	c.struck = false
 	c.mu.Unlock()
+	c.mortal = c.mortal || o.Kind == chaos.Crash
 	line, err := json.Marshal(o)
 	if err != nil {
 		t.Fatal(err)

@@ -67,7 +67,7 @@ func (n *lane) mind(o order) {
 	n.t.Helper()
 	switch {
 	case closed(n.now.exited):
-		if o.Kind != chaos.Crash || !n.now.killed() {
+		if !n.now.mortal || !n.now.killed() {
 			n.t.Fatalf("%s: the child ended by itself: %s", o, n.now.said())
 		}
 		n.now = n.lake.startChanger(n.t, order{})
@@ -380,6 +380,9 @@ func (s *tale) account(o order, receipts []nouns.Receipt) {
 // files that are nobody's.
 func (n *lane) close() {
 	n.t.Helper()
+	if n.now == nil {
+		return // the other lanes took all faults
+	}
 	n.until(order{}, "the deletes end", func() error {
 		deletes, _, err := n.index.Deletes(n.t.Context(), index.DeleteQuery{
 			Organization: "default", States: []nouns.DeleteState{nouns.DeleteRewriting, nouns.DeleteSweeping}, Limit: 1000,
