@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-// Package decode turns the content of a source object into log rows. It knows a format by its content, never by a name:
+// Package decode turns the content of a source object into log rows or points of metrics. It knows a format by its content, never by a name:
 // compression first (gzip, zstd, nested), then OTLP protobuf, OTLP JSON, JSON values, plain lines.
 //
 // Invariants:
@@ -46,14 +46,31 @@ type Sink interface {
 	Reject(reason string, raw []byte) error
 }
 
+// Sinks are where rows go, by the signal of the content. Nil: content of that signal is ErrUnsupported.
+type Sinks struct {
+	Logs    Sink
+	Metrics MetricSink
+}
+
+func (s Sinks) take(signal lake.Signal) bool {
+	switch signal {
+	case lake.SignalLogs:
+		return s.Logs != nil
+	case lake.SignalMetrics:
+		return s.Metrics != nil
+	}
+	return false
+}
+
 // Decoder knows one format.
 type Decoder interface {
 	// Name is the format's name on receipts.
 	Name() string
 	// Sniff reports whether content that begins with head is of this format, and its signal.
 	Sniff(head Head) (lake.Signal, bool)
-	// Decode gives all rows of the content to the sink. Content that ends too early is ErrTruncated, after the rows before its end.
-	Decode(r *Reader, o Options, sink Sink) error
+	// Decode gives all rows of the content to the sink of its signal, which Sniff told. Content that ends too early is ErrTruncated, after the
+	// rows before its end.
+	Decode(r *Reader, o Options, to Sinks) error
 }
 
 // Head is what a format is known by.
@@ -88,6 +105,8 @@ type Options struct {
 	MaxRatio int64
 	// Scratch lends memory from one decoding to the next of one goroutine. Nil: each has its own.
 	Scratch *Scratch
+	// Signal is that of the content: what Sniff told. Decode fills it in.
+	Signal lake.Signal
 }
 
 // Scratch is memory that decodings use one after the other.
@@ -144,9 +163,9 @@ var (
 	ErrUnsupported = fault.New(fault.Unsupported, "content is of a kind that is not supported by this release")
 )
 
-// Decode finds the format of the content and gives its rows to the sink. Its errors are of three kinds: the sink's and the reader's own, as
-// they are; ErrUnsupported; and fault.Invalid for content that cannot be decoded.
-func Decode(content io.Reader, o Options, sink Sink) (Result, error) {
+// Decode finds the format of the content and gives its rows to the sink of its signal. Its errors are of three kinds: the sink's and the reader's
+// own, as they are; ErrUnsupported; and fault.Invalid for content that cannot be decoded.
+func Decode(content io.Reader, o Options, to Sinks) (Result, error) {
 	o = o.withDefaults()
 	src := &source{r: content}
 	r, err := newReader(src, o)
@@ -163,10 +182,11 @@ func Decode(content io.Reader, o Options, sink Sink) (Result, error) {
 		return Result{Format: r.compression()}, err
 	}
 	result := Result{Format: decoder.Name() + r.suffix(), Signal: signal}
-	if signal != lake.SignalLogs {
+	if !to.take(signal) {
 		return result, fmt.Errorf("signal not supported by this release: %s: %w", signal, ErrUnsupported)
 	}
-	err = src.cause(decoder.Decode(r, o, sink))
+	o.Signal = signal
+	err = src.cause(decoder.Decode(r, o, to))
 	if errors.Is(err, ErrTruncated) {
 		result.Problem, err = err.Error(), nil
 	}

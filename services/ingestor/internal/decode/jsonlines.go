@@ -35,8 +35,8 @@ func (JSONLines) Sniff(head Head) (lake.Signal, bool) {
 }
 
 // Decode reads value after value.
-func (JSONLines) Decode(r *Reader, o Options, sink Sink) error {
-	d := objects{lines: newLines(r, o, sink), objectTime: o.ObjectTime.UnixNano()}
+func (JSONLines) Decode(r *Reader, o Options, to Sinks) error {
+	d := objects{lines: newLines(r, o, to.Logs), objectTime: o.ObjectTime.UnixNano()}
 	defer d.close(o)
 	for {
 		done, err := d.next()

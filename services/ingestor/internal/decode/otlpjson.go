@@ -64,11 +64,23 @@ func documentSignal(key string) (lake.Signal, bool) {
 }
 
 // Decode reads document after document. A document that is not JSON is rejected through the end of its line.
-func (OTLPJSON) Decode(r *Reader, o Options, sink Sink) error {
-	d := jsonDecoder{
-		w: newWindow(r, o.Scratch.take()), sink: sink,
-		maxLine: o.MaxLineBytes, maxResource: o.MaxResourceBytes, objectTime: o.ObjectTime.UnixNano(),
+func (OTLPJSON) Decode(r *Reader, o Options, to Sinks) error {
+	if o.Signal == lake.SignalMetrics {
+		return decodeJSONMetrics(r, o, to.Metrics)
 	}
+	d := newJSONDecoder(r, o)
+	d.signal, d.sink, d.announce, d.reject, d.give = lake.SignalLogs, to.Logs, to.Logs.Origin, to.Logs.Reject, d.records
+	return d.documents(o)
+}
+
+func newJSONDecoder(r *Reader, o Options) *jsonDecoder {
+	return &jsonDecoder{
+		w: newWindow(r, o.Scratch.take()), maxLine: o.MaxLineBytes, maxResource: o.MaxResourceBytes, objectTime: o.ObjectTime.UnixNano(),
+	}
+}
+
+// documents reads document after document of the content.
+func (d *jsonDecoder) documents(o Options) error {
 	defer func() { o.Scratch.give(d.w.buf) }()
 	d.w.skipBOM()
 	for {
@@ -84,7 +96,7 @@ func (OTLPJSON) Decode(r *Reader, o Options, sink Sink) error {
 			continue
 		}
 		line, _, _ := d.w.line(o.MaxLineBytes)
-		if err := sink.Reject(ReasonMalformed, line); err != nil {
+		if err := d.reject(ReasonMalformed, line); err != nil {
 			return err
 		}
 		d.w.skipLine()
@@ -99,8 +111,14 @@ func (w *window) skipBOM() {
 }
 
 type jsonDecoder struct {
-	w                    window
-	sink                 Sink
+	w    window
+	sink Sink
+	// signal is that of the arrays to read; announce, reject and give are what to do with the origin of a scope, with what is not JSON, and
+	// with the array of a scope's records, at which the cursor stands.
+	signal               lake.Signal
+	announce             func(o *columns.Origin)
+	reject               func(reason string, raw []byte) error
+	give                 func() error
 	maxLine, maxResource int
 	objectTime           int64
 	cursor               cursor
@@ -134,7 +152,7 @@ func (d *jsonDecoder) document() (whole bool, err error) {
 		if !d.punctuation(':') {
 			return false, nil
 		}
-		if known && signal == lake.SignalLogs {
+		if known && signal == d.signal {
 			whole, err = d.resources()
 		} else {
 			whole, err = d.pass()
@@ -188,7 +206,7 @@ func (d *jsonDecoder) end() error {
 	return cutShort(errEnd)
 }
 
-// resources reads the array of ResourceLogs element by element.
+// resources reads the array of ResourceLogs or ResourceMetrics element by element.
 func (d *jsonDecoder) resources() (bool, error) {
 	if !d.punctuation('[') {
 		return d.pass()
@@ -206,7 +224,7 @@ func (d *jsonDecoder) resources() (bool, error) {
 		}
 		resource, status := d.value()
 		if status == jsonWhole || status == jsonCut {
-			if err := d.resourceLogs(resource); err != nil {
+			if err := d.resourceRecords(resource); err != nil {
 				return true, err
 			}
 		}
@@ -216,8 +234,9 @@ func (d *jsonDecoder) resources() (bool, error) {
 	}
 }
 
-// resourceLogs gives the rows of one ResourceLogs. What describes the resource may stand after the scopes, so it is read first.
-func (d *jsonDecoder) resourceLogs(b []byte) error {
+// resourceRecords gives the records of one ResourceLogs or ResourceMetrics. What describes the resource may stand after the scopes, so it is read
+// first.
+func (d *jsonDecoder) resourceRecords(b []byte) error {
 	d.cursor = cursor{b: b, unescaped: d.cursor.unescaped[:0]}
 	d.text = d.text[:0]
 	d.origin = columns.Origin{Resource: d.origin.Resource[:0], Scope: d.origin.Scope[:0]}
@@ -230,7 +249,7 @@ func (d *jsonDecoder) resourceLogs(b []byte) error {
 			d.resource()
 		case "schemaUrl", "schema_url":
 			d.origin.ResourceSchemaURL = c.str()
-		case "scopeLogs", "scope_logs":
+		case "scopeLogs", "scope_logs", "scopeMetrics", "scope_metrics":
 			c.kind()
 			scopes = append(scopes, c.i)
 			c.skip()
@@ -267,14 +286,14 @@ func (d *jsonDecoder) scopes() error {
 		return nil
 	}
 	for c.next() {
-		if err := d.scopeLogs(); err != nil {
+		if err := d.scopeRecords(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (d *jsonDecoder) scopeLogs() error {
+func (d *jsonDecoder) scopeRecords() error {
 	c := &d.cursor
 	d.origin.ScopeName, d.origin.ScopeVersion, d.origin.ScopeSchemaURL = "", "", ""
 	d.origin.Scope = d.origin.Scope[:0]
@@ -288,7 +307,7 @@ func (d *jsonDecoder) scopeLogs() error {
 			d.scope()
 		case "schemaUrl", "schema_url":
 			d.origin.ScopeSchemaURL = c.str()
-		case "logRecords", "log_records":
+		case "logRecords", "log_records", "metrics":
 			c.kind()
 			records = append(records, c.i)
 			c.skip()
@@ -297,10 +316,10 @@ func (d *jsonDecoder) scopeLogs() error {
 		}
 	}
 	end, cut := c.i, c.cut
-	d.sink.Origin(&d.origin)
+	d.announce(&d.origin)
 	for _, at := range records {
 		c.i, c.cut = at, false
-		if err := d.records(); err != nil {
+		if err := d.give(); err != nil {
 			return err
 		}
 	}
@@ -339,14 +358,14 @@ func (d *jsonDecoder) records() error {
 		if c.cut {
 			return nil
 		}
-		if err := d.give(); err != nil {
+		if err := d.giveRow(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (d *jsonDecoder) give() error {
+func (d *jsonDecoder) giveRow() error {
 	if len(d.row.Body) > d.maxLine {
 		return d.sink.Reject(ReasonTooLong, []byte(d.row.Body[:d.maxLine]))
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/lake"
 )
 
 // OTLPProto is one binary LogsData, MetricsData, TracesData or Export*ServiceRequest message of OpenTelemetry's protocol: they are
@@ -31,8 +32,17 @@ const maxNesting = 64
 const resourceField = 1 // of LogsData, MetricsData and TracesData
 
 // Decode reads resource after resource.
-func (OTLPProto) Decode(r *Reader, o Options, sink Sink) error {
-	d := protoDecoder{sink: sink, maxLine: o.MaxLineBytes, objectTime: o.ObjectTime.UnixNano(), buffer: o.Scratch.take()}
+func (OTLPProto) Decode(r *Reader, o Options, to Sinks) error {
+	if o.Signal == lake.SignalMetrics {
+		return decodeProtoMetrics(r, o, to.Metrics)
+	}
+	d := protoDecoder{maxLine: o.MaxLineBytes, objectTime: o.ObjectTime.UnixNano(), buffer: o.Scratch.take()}
+	d.sink, d.announce, d.give = to.Logs, to.Logs.Origin, d.logRecords
+	return d.resources(r, o)
+}
+
+// resources reads resource after resource of the content.
+func (d *protoDecoder) resources(r *Reader, o Options) error {
 	defer func() { o.Scratch.give(d.buffer) }()
 	for {
 		number, wire, err := readTag(r)
@@ -53,7 +63,7 @@ func (OTLPProto) Decode(r *Reader, o Options, sink Sink) error {
 		if err != nil && !d.cut {
 			return err
 		}
-		if err := d.resourceLogs(message); err != nil {
+		if err := d.resource(message); err != nil {
 			return err
 		}
 		if d.cut {
@@ -124,7 +134,10 @@ func errParse(n int) error { return errProto(protowire.ParseError(n)) }
 
 // protoDecoder walks one object's messages. Its buffers are reused from message to message.
 type protoDecoder struct {
-	sink       Sink
+	sink Sink
+	// announce and give are what to do with the origin of a scope, and with its records, which lie in b.
+	announce   func(o *columns.Origin)
+	give       func(b []byte) error
 	maxLine    int
 	objectTime int64
 	// cut says that the message at hand ends too early: what is whole in it counts.
@@ -194,11 +207,11 @@ func (d *protoDecoder) consumeField(b []byte) (number protowire.Number, wire pro
 // errCut is a field that is longer than its message.
 var errCut = fault.New(fault.Invalid, "otlp message is broken: a field is longer than its message")
 
-// resourceLogs gives the rows of one ResourceLogs. The resource may stand after the scopes, so it is looked for first.
-func (d *protoDecoder) resourceLogs(b []byte) error {
+// resource gives the records of one ResourceLogs or ResourceMetrics. The resource may stand after the scopes, so it is looked for first.
+func (d *protoDecoder) resource(b []byte) error {
 	d.origin = columns.Origin{Resource: d.origin.Resource[:0], Scope: d.origin.Scope[:0]}
 	d.text = d.text[:0]
-	if err := d.resource(b); err != nil {
+	if err := d.description(b); err != nil {
 		return err
 	}
 	for len(b) > 0 {
@@ -207,7 +220,7 @@ func (d *protoDecoder) resourceLogs(b []byte) error {
 			return d.endOfCut(err)
 		}
 		if number == 2 && wire == protowire.BytesType {
-			if err := d.scopeLogs(value); err != nil {
+			if err := d.scopeRecords(value); err != nil {
 				return err
 			}
 		}
@@ -224,8 +237,8 @@ func (d *protoDecoder) endOfCut(err error) error {
 	return err
 }
 
-// resource reads resource = 1 and schema_url = 3 of a ResourceLogs.
-func (d *protoDecoder) resource(b []byte) error {
+// description reads resource = 1 and schema_url = 3 of a ResourceLogs or ResourceMetrics.
+func (d *protoDecoder) description(b []byte) error {
 	for len(b) > 0 {
 		number, wire, value, rest, err := d.consumeField(b)
 		if err != nil {
@@ -267,8 +280,8 @@ func (d *protoDecoder) attributes(into []columns.Attribute, b []byte, field prot
 	return into, nil
 }
 
-// scopeLogs gives the rows of one ScopeLogs: scope = 1, log_records = 2, schema_url = 3.
-func (d *protoDecoder) scopeLogs(b []byte) error {
+// scopeRecords gives the records of one ScopeLogs or ScopeMetrics: scope = 1, log_records or metrics = 2, schema_url = 3.
+func (d *protoDecoder) scopeRecords(b []byte) error {
 	scopeText := len(d.text)
 	defer func() { d.text = d.text[:scopeText] }()
 	d.origin.ScopeName, d.origin.ScopeVersion, d.origin.ScopeSchemaURL = "", "", ""
@@ -298,11 +311,11 @@ func (d *protoDecoder) scopeLogs(b []byte) error {
 			return err
 		}
 	}
-	d.sink.Origin(&d.origin)
-	return d.rows(b)
+	d.announce(&d.origin)
+	return d.give(b)
 }
 
-func (d *protoDecoder) rows(b []byte) error {
+func (d *protoDecoder) logRecords(b []byte) error {
 	rowText := len(d.text)
 	for _, s := range d.records {
 		d.text = d.text[:rowText]

@@ -37,10 +37,10 @@ func mostlyText(b []byte) bool {
 }
 
 // Decode reads line after line.
-func (TextLines) Decode(r *Reader, o Options, sink Sink) error {
-	l := newLines(r, o, sink)
+func (TextLines) Decode(r *Reader, o Options, to Sinks) error {
+	l := newLines(r, o, to.Logs)
 	defer l.close(o)
-	sink.Origin(&columns.Origin{})
+	to.Logs.Origin(&columns.Origin{})
 	for {
 		done, err := l.line()
 		if done || err != nil {
