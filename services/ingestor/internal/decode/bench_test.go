@@ -27,7 +27,7 @@ func BenchmarkOTLP(b *testing.B) {
 	b.Run("walk", func(b *testing.B) {
 		var scratch decode.Scratch
 		perCPU(b, rows, func() error {
-			_, err := decode.Decode(bytes.NewReader(content), decode.Options{Scratch: &scratch}, discarding{})
+			_, err := decode.Decode(bytes.NewReader(content), decode.Options{Scratch: &scratch}, decode.Sinks{Logs: discarding{}})
 			return err
 		})
 	})

@@ -109,7 +109,7 @@ func (f conformance) test(t *testing.T) {
 	t.Run("does not depend on how its bytes arrive", func(t *testing.T) {
 		t.Parallel()
 		s := &recorder{}
-		_, err := decode.Decode(iotest.OneByteReader(bytes.NewReader(f.content)), decode.Options{ObjectTime: objectTime()}, s)
+		_, err := decode.Decode(iotest.OneByteReader(bytes.NewReader(f.content)), decode.Options{ObjectTime: objectTime()}, decode.Sinks{Logs: s})
 		if diff := cmp.Diff(f.bodies, decoded{Rows: s.rows}.bodies()); diff != "" || err != nil {
 			t.Errorf("%v\n%s", err, diff)
 		}
@@ -119,7 +119,7 @@ func (f conformance) test(t *testing.T) {
 		broken := fault.New(fault.Unavailable, "connection reset")
 		for _, content := range [][]byte{f.content, gz(t, f.content)} {
 			r := io.MultiReader(bytes.NewReader(content[:len(content)-3]), iotest.ErrReader(broken))
-			if _, err := decode.Decode(r, decode.Options{}, &recorder{}); !errors.Is(err, fault.Unavailable) {
+			if _, err := decode.Decode(r, decode.Options{}, decode.Sinks{Logs: &recorder{}}); !errors.Is(err, fault.Unavailable) {
 				t.Errorf("got %v", err)
 			}
 		}
@@ -127,7 +127,7 @@ func (f conformance) test(t *testing.T) {
 	t.Run("ends with the sink's error", func(t *testing.T) {
 		t.Parallel()
 		stop := errors.New("stop")
-		if _, err := decode.Decode(bytes.NewReader(f.content), decode.Options{}, &stopping{err: stop}); !errors.Is(err, stop) {
+		if _, err := decode.Decode(bytes.NewReader(f.content), decode.Options{}, decode.Sinks{Logs: &stopping{err: stop}}); !errors.Is(err, stop) {
 			t.Errorf("got %v", err)
 		}
 	})

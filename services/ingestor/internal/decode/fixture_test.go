@@ -103,7 +103,7 @@ func decodeBytes(content []byte, change ...func(*decode.Options)) decoded {
 		f(&o)
 	}
 	s := &recorder{}
-	result, err := decode.Decode(bytes.NewReader(content), o, s)
+	result, err := decode.Decode(bytes.NewReader(content), o, decode.Sinks{Logs: s})
 	return decoded{Result: result, Rows: s.rows, Rejects: s.rejects, Err: err}
 }
 

@@ -45,7 +45,7 @@ func FuzzOTLPProto(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
 		s := &recorder{}
-		_ = decode.OTLPProto{}.Decode(reader(t, content), small(), s) // any error will do; a panic will not
+		_ = decode.OTLPProto{}.Decode(reader(t, content), small(), decode.Sinks{Logs: s}) // any error will do; a panic will not
 	})
 }
 
@@ -56,7 +56,7 @@ func FuzzOTLPJSON(f *testing.F) {
 	f.Add([]byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"\u00`))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		s := &recorder{}
-		_ = decode.OTLPJSON{}.Decode(reader(t, content), small(), s)
+		_ = decode.OTLPJSON{}.Decode(reader(t, content), small(), decode.Sinks{Logs: s})
 	})
 }
 
@@ -68,7 +68,7 @@ func FuzzJSONLines(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
 		s := &recorder{}
-		_ = decode.JSONLines{}.Decode(reader(t, content), small(), s)
+		_ = decode.JSONLines{}.Decode(reader(t, content), small(), decode.Sinks{Logs: s})
 	})
 }
 
@@ -78,7 +78,7 @@ func FuzzTextLines(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
 		s := &recorder{}
-		_ = decode.TextLines{}.Decode(reader(t, content), small(), s)
+		_ = decode.TextLines{}.Decode(reader(t, content), small(), decode.Sinks{Logs: s})
 	})
 }
 

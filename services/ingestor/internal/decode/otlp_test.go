@@ -220,7 +220,7 @@ func TestAppendOTLPComesBack(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
 		s := &rewriter{}
-		if _, err := decode.Decode(bytes.NewReader(marshalProto(t, generated(seed))), decode.Options{ObjectTime: objectTime()}, s); err != nil {
+		if _, err := decode.Decode(bytes.NewReader(marshalProto(t, generated(seed))), decode.Options{ObjectTime: objectTime()}, decode.Sinks{Logs: s}); err != nil {
 			t.Fatal(err)
 		}
 		again := decodeBytes(s.lines)

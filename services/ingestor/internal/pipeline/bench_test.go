@@ -112,7 +112,7 @@ func BenchmarkGunzip(b *testing.B) {
 func decoded(b *testing.B, content []byte) int {
 	b.Helper()
 	c := &counting{}
-	if _, err := decode.Decode(bytes.NewReader(content), decode.Options{}, c); err != nil {
+	if _, err := decode.Decode(bytes.NewReader(content), decode.Options{}, decode.Sinks{Logs: c}); err != nil {
 		b.Fatal(err)
 	}
 	return c.rows
@@ -141,7 +141,7 @@ func BenchmarkAppend(b *testing.B) {
 		logs.Reset()
 		a.mapper.Reset()
 		for _, content := range contents {
-			if _, err := decode.Decode(bytes.NewReader(content), decode.Options{Scratch: &scratch}, a); err != nil {
+			if _, err := decode.Decode(bytes.NewReader(content), decode.Options{Scratch: &scratch}, decode.Sinks{Logs: a}); err != nil {
 				b.Fatal(err)
 			}
 		}

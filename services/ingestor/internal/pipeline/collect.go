@@ -122,7 +122,7 @@ func (c *collector) decode(f fetched) (result decode.Result, err error) {
 	return decode.Decode(f.content, decode.Options{
 		ObjectTime: time.Unix(0, f.written), Hint: c.receipt.Signal, MaxLineBytes: c.limits.MaxLineBytes,
 		MaxBytes: c.config.MaxObjectBytes, Scratch: &c.space.scratch,
-	}, c)
+	}, decode.Sinks{Logs: c})
 }
 
 // Origin implements decode.Sink. Its error is that of the next row.

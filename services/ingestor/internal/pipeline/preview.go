@@ -72,7 +72,7 @@ func Look(content io.Reader, o PreviewOptions) (Preview, error) {
 	}
 	p.mapper.SetLabels(o.Labels)
 	o.Decode.MaxLineBytes = o.Limits.MaxLineBytes
-	result, err := decode.Decode(content, o.Decode, p)
+	result, err := decode.Decode(content, o.Decode, decode.Sinks{Logs: p})
 	p.preview.Result = result
 	if err != nil {
 		p.preview.Problem = reasonOf(err)

@@ -57,7 +57,7 @@ func TestMappingIsLokis(t *testing.T) {
 func byUs(t *testing.T, content []byte) map[int64]seen {
 	t.Helper()
 	s := newSink()
-	if _, err := decode.Decode(bytes.NewReader(content), decode.Options{}, s); err != nil {
+	if _, err := decode.Decode(bytes.NewReader(content), decode.Options{}, decode.Sinks{Logs: s}); err != nil {
 		t.Fatal(err)
 	}
 	rows := map[int64]seen{}
