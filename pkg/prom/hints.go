@@ -3,23 +3,35 @@
 package prom
 
 import (
+	"slices"
+
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/value"
 )
 
-// Hints sets the reset hints of histograms of one series that are not known yet, in copies of them, as Prometheus' storage derives them. A source that leaves out
-// samples before those that it was asked for calls it first, so that the first sample has its hint, too.
+// Hints sets the reset hints of the histograms of one series, in copies of them, to what Prometheus' storage gives: a gauge is a gauge; of a counter it is said where
+// it was not reset since the histogram before, and nothing where it was, or where layouts differ. A source that leaves out samples before those that it was asked for
+// calls it first, so that the first one has its hint, too.
 func Hints(s *Series) {
-	hints := hintsOf(s)
-	histograms := make([]*histogram.FloatHistogram, len(s.Histograms))
-	for i, h := range s.Histograms {
-		hinted := *h
-		hinted.CounterResetHint = hints[i]
-		histograms[i] = &hinted
+	bare := slices.Clone(s.Histograms)
+	for i, h := range bare {
+		if h.CounterResetHint == histogram.CounterReset || h.CounterResetHint == histogram.NotCounterReset {
+			unknown := *h
+			unknown.CounterResetHint = histogram.UnknownCounterReset
+			bare[i] = &unknown
+		}
 	}
-	s.Histograms = histograms
+	s.Histograms = bare
+	for i, hint := range hintsOf(s) {
+		if hint != bare[i].CounterResetHint {
+			hinted := *bare[i]
+			hinted.CounterResetHint = hint
+			s.Histograms[i] = &hinted
+		}
+	}
 }
 
+// hintsOf are the hints of a series' histograms: those that they have, and derived ones where they have none.
 func hintsOf(s *Series) []histogram.CounterResetHint {
 	if len(s.Histograms) == 0 {
 		return nil
@@ -32,28 +44,26 @@ func hintsOf(s *Series) []histogram.CounterResetHint {
 			float++
 		}
 		if hints[i] = h.CounterResetHint; hints[i] != histogram.UnknownCounterReset || i == 0 || float > before {
-			continue // a histogram behind a float begins a chunk of which nothing is known
+			continue // a histogram behind a float begins a chunk, of which nothing is known
 		}
-		hints[i] = hintAfter(s.Histograms[i-1], h)
+		if continues(s.Histograms[i-1], h) {
+			hints[i] = histogram.NotCounterReset
+		}
 	}
 	return hints
 }
 
-// hintAfter is the hint that a histogram of a counter has behind another in Prometheus' storage: where layouts differ, that begins a chunk of which nothing is known.
-func hintAfter(before, h *histogram.FloatHistogram) histogram.CounterResetHint {
+// continues reports whether a histogram of a counter continues the one before in its chunk in Prometheus' storage: with the same layout, and no bucket less.
+func continues(before, h *histogram.FloatHistogram) bool {
 	switch {
 	case before.CounterResetHint == histogram.GaugeType, value.IsStaleNaN(before.Sum), value.IsStaleNaN(h.Sum):
-		return histogram.UnknownCounterReset
-	case h.Count < before.Count:
-		return histogram.CounterReset
-	case h.Schema != before.Schema, h.ZeroThreshold != before.ZeroThreshold:
-		return histogram.UnknownCounterReset
-	case h.UsesCustomBuckets() && !histogram.CustomBucketBoundsMatch(h.CustomValues, before.CustomValues), h.ZeroCount < before.ZeroCount:
-		return histogram.CounterReset
-	case lessThan(h.PositiveBucketIterator(), before.PositiveBucketIterator()), lessThan(h.NegativeBucketIterator(), before.NegativeBucketIterator()):
-		return histogram.CounterReset
+		return false
+	case h.Count < before.Count, h.Schema != before.Schema, h.ZeroThreshold != before.ZeroThreshold, h.ZeroCount < before.ZeroCount:
+		return false
+	case h.UsesCustomBuckets() && !histogram.CustomBucketBoundsMatch(h.CustomValues, before.CustomValues):
+		return false
 	}
-	return histogram.NotCounterReset
+	return !lessThan(h.PositiveBucketIterator(), before.PositiveBucketIterator()) && !lessThan(h.NegativeBucketIterator(), before.NegativeBucketIterator())
 }
 
 // lessThan reports whether a bucket of a histogram counts less than the same one of the histogram before. One that is not there counts nothing.
