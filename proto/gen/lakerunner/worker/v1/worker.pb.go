@@ -1449,7 +1449,9 @@ type ScanResponse struct {
 	// Arrow IPC stream bytes: a complete stream (schema and batches) that stands for itself. Empty in the last message.
 	Arrow []byte `protobuf:"bytes,1,opt,name=arrow,proto3" json:"arrow,omitempty"`
 	// Only in the last message.
-	Statistics    *ScanStatistics `protobuf:"bytes,2,opt,name=statistics,proto3" json:"statistics,omitempty"`
+	Statistics *ScanStatistics `protobuf:"bytes,2,opt,name=statistics,proto3" json:"statistics,omitempty"`
+	// Only in the last message: what Prometheus remarks on the evaluation of a metric expression.
+	Annotations   []*Annotation `protobuf:"bytes,3,rep,name=annotations,proto3" json:"annotations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1498,6 +1500,86 @@ func (x *ScanResponse) GetStatistics() *ScanStatistics {
 	return nil
 }
 
+func (x *ScanResponse) GetAnnotations() []*Annotation {
+	if x != nil {
+		return x.Annotations
+	}
+	return nil
+}
+
+// Annotation is a remark on the evaluation of an expression.
+type Annotation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it is an info; else it is a warning.
+	Info bool `protobuf:"varint,1,opt,name=info,proto3" json:"info,omitempty"`
+	// Prometheus' words, without the place.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Where in the fragment's expression it is about, as bytes: the first.
+	Start int32 `protobuf:"varint,3,opt,name=start,proto3" json:"start,omitempty"`
+	// The one behind the last.
+	End           int32 `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Annotation) Reset() {
+	*x = Annotation{}
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Annotation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Annotation) ProtoMessage() {}
+
+func (x *Annotation) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Annotation.ProtoReflect.Descriptor instead.
+func (*Annotation) Descriptor() ([]byte, []int) {
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Annotation) GetInfo() bool {
+	if x != nil {
+		return x.Info
+	}
+	return false
+}
+
+func (x *Annotation) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Annotation) GetStart() int32 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *Annotation) GetEnd() int32 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
 // ScanStatistics says what the scan cost.
 type ScanStatistics struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1520,14 +1602,20 @@ type ScanStatistics struct {
 	// Segments that had to be fetched.
 	CacheMisses int64 `protobuf:"varint,9,opt,name=cache_misses,json=cacheMisses,proto3" json:"cache_misses,omitempty"`
 	// Uncompressed bytes of the log bodies that were looked at.
-	LineBytes     int64 `protobuf:"varint,10,opt,name=line_bytes,json=lineBytes,proto3" json:"line_bytes,omitempty"`
+	LineBytes int64 `protobuf:"varint,10,opt,name=line_bytes,json=lineBytes,proto3" json:"line_bytes,omitempty"`
+	// Samples of the series that were selected, as Prometheus counts them.
+	SamplesRead int64 `protobuf:"varint,11,opt,name=samples_read,json=samplesRead,proto3" json:"samples_read,omitempty"`
+	// Samples that steps looked at, those of overlapping windows several times: what Prometheus calls total queryable samples.
+	SamplesQueryable int64 `protobuf:"varint,12,opt,name=samples_queryable,json=samplesQueryable,proto3" json:"samples_queryable,omitempty"`
+	// Most samples that the evaluation held at once.
+	SamplesPeak   int64 `protobuf:"varint,13,opt,name=samples_peak,json=samplesPeak,proto3" json:"samples_peak,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ScanStatistics) Reset() {
 	*x = ScanStatistics{}
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[14]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1627,7 @@ func (x *ScanStatistics) String() string {
 func (*ScanStatistics) ProtoMessage() {}
 
 func (x *ScanStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[14]
+	mi := &file_lakerunner_worker_v1_worker_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1640,7 @@ func (x *ScanStatistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanStatistics.ProtoReflect.Descriptor instead.
 func (*ScanStatistics) Descriptor() ([]byte, []int) {
-	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{14}
+	return file_lakerunner_worker_v1_worker_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ScanStatistics) GetSegments() int64 {
@@ -1621,6 +1709,27 @@ func (x *ScanStatistics) GetCacheMisses() int64 {
 func (x *ScanStatistics) GetLineBytes() int64 {
 	if x != nil {
 		return x.LineBytes
+	}
+	return 0
+}
+
+func (x *ScanStatistics) GetSamplesRead() int64 {
+	if x != nil {
+		return x.SamplesRead
+	}
+	return 0
+}
+
+func (x *ScanStatistics) GetSamplesQueryable() int64 {
+	if x != nil {
+		return x.SamplesQueryable
+	}
+	return 0
+}
+
+func (x *ScanStatistics) GetSamplesPeak() int64 {
+	if x != nil {
+		return x.SamplesPeak
 	}
 	return 0
 }
@@ -1733,12 +1842,19 @@ const file_lakerunner_worker_v1_worker_proto_rawDesc = "" +
 	"\x0fMetricExemplars\x12<\n" +
 	"\tselectors\x18\x01 \x03(\v2\x1e.lakerunner.worker.v1.SelectorR\tselectors\x12\x19\n" +
 	"\bstart_ms\x18\x02 \x01(\x03R\astartMs\x12\x15\n" +
-	"\x06end_ms\x18\x03 \x01(\x03R\x05endMs\"j\n" +
+	"\x06end_ms\x18\x03 \x01(\x03R\x05endMs\"\xae\x01\n" +
 	"\fScanResponse\x12\x14\n" +
 	"\x05arrow\x18\x01 \x01(\fR\x05arrow\x12D\n" +
 	"\n" +
 	"statistics\x18\x02 \x01(\v2$.lakerunner.worker.v1.ScanStatisticsR\n" +
-	"statistics\"\xeb\x02\n" +
+	"statistics\x12B\n" +
+	"\vannotations\x18\x03 \x03(\v2 .lakerunner.worker.v1.AnnotationR\vannotations\"\\\n" +
+	"\n" +
+	"Annotation\x12\x12\n" +
+	"\x04info\x18\x01 \x01(\bR\x04info\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n" +
+	"\x05start\x18\x03 \x01(\x05R\x05start\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\x05R\x03end\"\xde\x03\n" +
 	"\x0eScanStatistics\x12\x1a\n" +
 	"\bsegments\x18\x01 \x01(\x03R\bsegments\x12'\n" +
 	"\x0fsegments_pruned\x18\x02 \x01(\x03R\x0esegmentsPruned\x12#\n" +
@@ -1753,7 +1869,10 @@ const file_lakerunner_worker_v1_worker_proto_rawDesc = "" +
 	"\fcache_misses\x18\t \x01(\x03R\vcacheMisses\x12\x1d\n" +
 	"\n" +
 	"line_bytes\x18\n" +
-	" \x01(\x03R\tlineBytes*U\n" +
+	" \x01(\x03R\tlineBytes\x12!\n" +
+	"\fsamples_read\x18\v \x01(\x03R\vsamplesRead\x12+\n" +
+	"\x11samples_queryable\x18\f \x01(\x03R\x10samplesQueryable\x12!\n" +
+	"\fsamples_peak\x18\r \x01(\x03R\vsamplesPeak*U\n" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12DIRECTION_BACKWARD\x10\x01\x12\x15\n" +
@@ -1788,7 +1907,7 @@ func file_lakerunner_worker_v1_worker_proto_rawDescGZIP() []byte {
 }
 
 var file_lakerunner_worker_v1_worker_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_lakerunner_worker_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_lakerunner_worker_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_lakerunner_worker_v1_worker_proto_goTypes = []any{
 	(Direction)(0),                // 0: lakerunner.worker.v1.Direction
 	(LogCatalogueKind)(0),         // 1: lakerunner.worker.v1.LogCatalogueKind
@@ -1808,19 +1927,20 @@ var file_lakerunner_worker_v1_worker_proto_goTypes = []any{
 	(*MetricCatalogue)(nil),       // 15: lakerunner.worker.v1.MetricCatalogue
 	(*MetricExemplars)(nil),       // 16: lakerunner.worker.v1.MetricExemplars
 	(*ScanResponse)(nil),          // 17: lakerunner.worker.v1.ScanResponse
-	(*ScanStatistics)(nil),        // 18: lakerunner.worker.v1.ScanStatistics
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(v1.Signal)(0),                // 21: lakerunner.lake.v1.Signal
+	(*Annotation)(nil),            // 18: lakerunner.worker.v1.Annotation
+	(*ScanStatistics)(nil),        // 19: lakerunner.worker.v1.ScanStatistics
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(v1.Signal)(0),                // 22: lakerunner.lake.v1.Signal
 }
 var file_lakerunner_worker_v1_worker_proto_depIdxs = []int32{
-	19, // 0: lakerunner.worker.v1.Segment.first_time:type_name -> google.protobuf.Timestamp
-	19, // 1: lakerunner.worker.v1.Segment.last_time:type_name -> google.protobuf.Timestamp
-	20, // 2: lakerunner.worker.v1.Segment.resolution:type_name -> google.protobuf.Duration
+	20, // 0: lakerunner.worker.v1.Segment.first_time:type_name -> google.protobuf.Timestamp
+	20, // 1: lakerunner.worker.v1.Segment.last_time:type_name -> google.protobuf.Timestamp
+	21, // 2: lakerunner.worker.v1.Segment.resolution:type_name -> google.protobuf.Duration
 	5,  // 3: lakerunner.worker.v1.Segment.shard:type_name -> lakerunner.worker.v1.Shard
-	19, // 4: lakerunner.worker.v1.Delete.start:type_name -> google.protobuf.Timestamp
-	19, // 5: lakerunner.worker.v1.Delete.end:type_name -> google.protobuf.Timestamp
-	21, // 6: lakerunner.worker.v1.ScanRequest.signal:type_name -> lakerunner.lake.v1.Signal
+	20, // 4: lakerunner.worker.v1.Delete.start:type_name -> google.protobuf.Timestamp
+	20, // 5: lakerunner.worker.v1.Delete.end:type_name -> google.protobuf.Timestamp
+	22, // 6: lakerunner.worker.v1.ScanRequest.signal:type_name -> lakerunner.lake.v1.Signal
 	4,  // 7: lakerunner.worker.v1.ScanRequest.segments:type_name -> lakerunner.worker.v1.Segment
 	8,  // 8: lakerunner.worker.v1.ScanRequest.log_lines:type_name -> lakerunner.worker.v1.LogLines
 	9,  // 9: lakerunner.worker.v1.ScanRequest.log_samples:type_name -> lakerunner.worker.v1.LogSamples
@@ -1830,15 +1950,15 @@ var file_lakerunner_worker_v1_worker_proto_depIdxs = []int32{
 	15, // 13: lakerunner.worker.v1.ScanRequest.metric_catalogue:type_name -> lakerunner.worker.v1.MetricCatalogue
 	16, // 14: lakerunner.worker.v1.ScanRequest.metric_exemplars:type_name -> lakerunner.worker.v1.MetricExemplars
 	6,  // 15: lakerunner.worker.v1.ScanRequest.deletes:type_name -> lakerunner.worker.v1.Delete
-	19, // 16: lakerunner.worker.v1.LogLines.start:type_name -> google.protobuf.Timestamp
-	19, // 17: lakerunner.worker.v1.LogLines.end:type_name -> google.protobuf.Timestamp
+	20, // 16: lakerunner.worker.v1.LogLines.start:type_name -> google.protobuf.Timestamp
+	20, // 17: lakerunner.worker.v1.LogLines.end:type_name -> google.protobuf.Timestamp
 	0,  // 18: lakerunner.worker.v1.LogLines.direction:type_name -> lakerunner.worker.v1.Direction
-	19, // 19: lakerunner.worker.v1.LogSamples.start:type_name -> google.protobuf.Timestamp
-	19, // 20: lakerunner.worker.v1.LogSamples.end:type_name -> google.protobuf.Timestamp
-	20, // 21: lakerunner.worker.v1.LogSamples.step:type_name -> google.protobuf.Duration
+	20, // 19: lakerunner.worker.v1.LogSamples.start:type_name -> google.protobuf.Timestamp
+	20, // 20: lakerunner.worker.v1.LogSamples.end:type_name -> google.protobuf.Timestamp
+	21, // 21: lakerunner.worker.v1.LogSamples.step:type_name -> google.protobuf.Duration
 	1,  // 22: lakerunner.worker.v1.LogCatalogue.kind:type_name -> lakerunner.worker.v1.LogCatalogueKind
-	19, // 23: lakerunner.worker.v1.LogCatalogue.start:type_name -> google.protobuf.Timestamp
-	19, // 24: lakerunner.worker.v1.LogCatalogue.end:type_name -> google.protobuf.Timestamp
+	20, // 23: lakerunner.worker.v1.LogCatalogue.start:type_name -> google.protobuf.Timestamp
+	20, // 24: lakerunner.worker.v1.LogCatalogue.end:type_name -> google.protobuf.Timestamp
 	2,  // 25: lakerunner.worker.v1.Matcher.type:type_name -> lakerunner.worker.v1.MatchType
 	11, // 26: lakerunner.worker.v1.Selector.matchers:type_name -> lakerunner.worker.v1.Matcher
 	12, // 27: lakerunner.worker.v1.MetricSamples.selector:type_name -> lakerunner.worker.v1.Selector
@@ -1847,14 +1967,15 @@ var file_lakerunner_worker_v1_worker_proto_depIdxs = []int32{
 	3,  // 30: lakerunner.worker.v1.MetricCatalogue.kind:type_name -> lakerunner.worker.v1.MetricCatalogueKind
 	12, // 31: lakerunner.worker.v1.MetricCatalogue.selectors:type_name -> lakerunner.worker.v1.Selector
 	12, // 32: lakerunner.worker.v1.MetricExemplars.selectors:type_name -> lakerunner.worker.v1.Selector
-	18, // 33: lakerunner.worker.v1.ScanResponse.statistics:type_name -> lakerunner.worker.v1.ScanStatistics
-	7,  // 34: lakerunner.worker.v1.WorkerService.Scan:input_type -> lakerunner.worker.v1.ScanRequest
-	17, // 35: lakerunner.worker.v1.WorkerService.Scan:output_type -> lakerunner.worker.v1.ScanResponse
-	35, // [35:36] is the sub-list for method output_type
-	34, // [34:35] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	19, // 33: lakerunner.worker.v1.ScanResponse.statistics:type_name -> lakerunner.worker.v1.ScanStatistics
+	18, // 34: lakerunner.worker.v1.ScanResponse.annotations:type_name -> lakerunner.worker.v1.Annotation
+	7,  // 35: lakerunner.worker.v1.WorkerService.Scan:input_type -> lakerunner.worker.v1.ScanRequest
+	17, // 36: lakerunner.worker.v1.WorkerService.Scan:output_type -> lakerunner.worker.v1.ScanResponse
+	36, // [36:37] is the sub-list for method output_type
+	35, // [35:36] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_lakerunner_worker_v1_worker_proto_init() }
@@ -1877,7 +1998,7 @@ func file_lakerunner_worker_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lakerunner_worker_v1_worker_proto_rawDesc), len(file_lakerunner_worker_v1_worker_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
