@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package metricmapping
+
+import (
+	"slices"
+	"strings"
+)
+
+// Options say how names and labels of OTLP metrics come about. Metrics of Prometheus' have theirs already.
+type Options struct {
+	// Promote names the resource attributes that are labels of every series of the resource.
+	Promote []string
+	// UTF8 keeps names of metrics and labels as they are, apart from suffixes.
+	UTF8 bool
+	// NoScopeLabels leaves out the labels otel_scope_*. Series that differ by their scope alone are then one.
+	NoScopeLabels bool
+	// MaxAttributes is the most attributes of a point, those of its resource and scope included; MaxLabelBytes the longest name and value of a
+	// label together. Zero: no limit.
+	MaxAttributes, MaxLabelBytes int
+}
+
+func (o Options) equal(other Options) bool {
+	return slices.Equal(o.Promote, other.Promote) && o.UTF8 == other.UTF8 && o.NoScopeLabels == other.NoScopeLabels &&
+		o.MaxAttributes == other.MaxAttributes && o.MaxLabelBytes == other.MaxLabelBytes
+}
+
+// DefaultPromoted returns the resource attributes that are promoted where the configuration says nothing: those by which people look for what runs
+// where.
+func DefaultPromoted() []string {
+	return []string{
+		"service.name", "service.namespace", "service.version", "deployment.environment", "deployment.environment.name",
+		"k8s.cluster.name", "k8s.namespace.name", "k8s.node.name", "k8s.pod.name", "k8s.container.name", "k8s.deployment.name",
+		"k8s.statefulset.name", "k8s.daemonset.name", "k8s.replicaset.name", "k8s.job.name", "k8s.cronjob.name", "container.name", "host.name",
+		"cloud.provider", "cloud.account.id", "cloud.region", "cloud.availability_zone",
+	}
+}
+
+// identifiers are the resource attributes each of which tells one instance of a service from another.
+func identifies(name string) bool {
+	switch name {
+	case "k8s.pod.uid", "k8s.pod.name", "k8s.container.name", "container.id", "container.name", "host.id", "host.name", "k8s.node.uid", "k8s.node.name",
+		"process.pid", "faas.instance", "device.id", "cloud.resource_id", "aws.ecs.task.arn", "aws.ecs.task.id":
+		return true
+	}
+	return false
+}
+
+// describes reports whether a resource attribute only describes what others identify. Such attributes are no labels where an instance is known by
+// better ones; all others are, since whatever may tell two resources from one another has to.
+func describes(name string) bool {
+	switch name {
+	case "process.command", "process.command_args", "process.command_line", "process.owner", "process.executable.path", "host.arch", "host.type",
+		"host.ip", "host.mac", "service.instance.id":
+		return true
+	}
+	for _, prefix := range []string{"telemetry.", "os.", "process.runtime.", "host.cpu.", "host.image.", "container.image.", "container.command"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
