@@ -27,6 +27,7 @@ import (
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/configserver"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/fan"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/lokihttp"
+	"github.com/lakerunner/lakerunner/services/query-frontend/internal/promhttp"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/query"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/server"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/workers"
@@ -83,6 +84,7 @@ type Service struct {
 	frontend *query.Frontend
 	server   *server.Server
 	loki     *lokihttp.API
+	prom     *promhttp.API
 	config   *configserver.Server
 }
 
@@ -109,6 +111,7 @@ func New(c Config, d Deps) (*Service, error) {
 		frontend: frontend,
 		server:   server.New(frontend),
 		loki:     lokihttp.New(frontend, host.Version()),
+		prom:     promhttp.New(frontend, host.Version()),
 		config:   configserver.New(d.ConfigDB),
 	}, nil
 }
@@ -144,6 +147,7 @@ func (s *Service) RegisterREST(ctx context.Context, mux *runtime.ServeMux, conn 
 // RegisterHTTP implements host.Service.
 func (s *Service) RegisterHTTP(mux *host.Mux) {
 	s.loki.Register(mux)
+	s.prom.Register(mux)
 	mux.Handle("POST /api/v1/query/arrow", config.ScopeQuery, s.server.ArrowHandler())
 }
 
