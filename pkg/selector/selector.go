@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-// Package selector decides which log rows a LogQL log selector lets through: those that a delete of data reaches, or that a retention policy
-// is about. Parser and pipeline are Loki's, so that a selector reaches exactly the rows which the same text finds as a query.
+// Package selector decides which log rows a LogQL log selector lets through, and which rows of metric segments a Prometheus series selector chooses:
+// those that a delete of data reaches, or that a retention policy is about. Parsers and pipeline are Loki's and Prometheus', so that a selector
+// reaches exactly the rows which the same text finds as a query.
 //
 // Invariants:
 //
 //   - What a Matcher says of a row depends on the row's labels, origin and fields alone, not on the rows before it.
 //   - Row implies Stream: a stream that the matchers refuse has no row that is let through.
 //   - Nothing that a Matcher is given is kept after the call returns.
+//   - A SeriesSelector chooses the rows that stand for a series which the selector finds, and these whole.
 //
 // It does not know segments; what it is asked about one row it answers.
 package selector
