@@ -43,7 +43,7 @@ func (r *run) hedged(ctx context.Context, b batch) (Decoder, error) {
 	attempts := 0
 	start := func(w Worker) {
 		attempts++
-		go func() { outcomes <- r.attempt(ctx, w, b.segments) }()
+		go func() { outcomes <- r.attempt(ctx, w, b) }()
 	}
 	defer func() {
 		cancel()
@@ -114,17 +114,17 @@ func (r *run) second(b batch, age time.Duration) (Worker, bool) {
 	if len(workers) == 0 {
 		return Worker{}, false
 	}
-	return workers[place.First(b.segments[0].Key, workerNames(workers))], true
+	return workers[place.First(b.key(), workerNames(workers))], true
 }
 
 // attempt asks one worker once.
-func (r *run) attempt(ctx context.Context, w Worker, segments []lake.Segment) outcome {
-	decoder := r.scan.NewDecoder(segments)
+func (r *run) attempt(ctx context.Context, w Worker, b batch) outcome {
+	decoder := r.decoder(b)
 	budget := r.scan.Tally.left()
 	if budget < 0 {
 		return outcome{err: r.scan.Tally.errBudget()}
 	}
-	stream, err := w.Client.Scan(ctx, r.request(segments, budget), grpc.MaxCallRecvMsgSize(maxMessage))
+	stream, err := w.Client.Scan(ctx, r.request(b, budget), grpc.MaxCallRecvMsgSize(maxMessage))
 	if err != nil {
 		return outcome{err: classify(w.Name, err)}
 	}
@@ -134,12 +134,15 @@ func (r *run) attempt(ctx context.Context, w Worker, segments []lake.Segment) ou
 			return outcome{err: fault.New(fault.Unavailable, "worker %s ended a scan without its statistics", w.Name)}
 		}
 		if err != nil {
-			return outcome{err: r.overspent(classify(w.Name, err), segments, budget)}
+			return outcome{err: r.overspent(classify(w.Name, err), b.segments, budget)}
 		}
 		if err := decode(decoder, message.GetArrow()); err != nil {
 			return outcome{err: err}
 		}
 		if s := message.GetStatistics(); s != nil {
+			if ender, ok := decoder.(Ender); ok {
+				ender.End(message)
+			}
 			return outcome{decoder: decoder, statistics: s}
 		}
 	}

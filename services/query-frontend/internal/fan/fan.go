@@ -12,6 +12,7 @@
 //  4. A missing segment is fault.MissingSegment, never silence. Errors that would be the same elsewhere are not retried.
 //  5. Segments whose rows may be doubles of one another are asked of one worker in one scan (see place.Unit).
 //  6. When ctx ends, or one part fails, all streams are cancelled at once.
+//  7. A Part is asked of one worker in one scan, and parts are spread evenly: parts of one key go to the same worker.
 //
 // It knows nothing of query languages.
 package fan
@@ -85,6 +86,22 @@ type Decoder interface {
 	Add(arrow.RecordBatch) error
 }
 
+// Ender is a Decoder that is told the last message of its attempt, which has statistics and no batch.
+type Ender interface {
+	End(*workerv1.ScanResponse)
+}
+
+// Part is a question to one worker.
+type Part struct {
+	// Key places it.
+	Key      string
+	Segments []lake.Segment
+	// Fragment, NewDecoder and Done are as those of a Scan.
+	Fragment   func(*workerv1.ScanRequest)
+	NewDecoder func() Decoder
+	Done       func(Decoder) error
+}
+
 // Scan is one question to all workers.
 type Scan struct {
 	Organization lake.Organization
@@ -101,6 +118,8 @@ type Scan struct {
 	Tally *Tally
 	// Whole asks one worker for all segments in one scan.
 	Whole bool
+	// Parts, if there are any, are asked in place of Segments, Fragment, NewDecoder, Done and Whole. Those without segments are left out.
+	Parts []Part
 }
 
 // Workers returns how many workers there are now.
@@ -111,13 +130,14 @@ func (f *Fan) Parallel() int { return max(1, len(f.workers())) * f.options.Concu
 
 // Run asks, and returns when all answers were taken or one part failed for good.
 func (f *Fan) Run(ctx context.Context, scan Scan) error {
-	if len(scan.Segments) == 0 {
+	parts := parts(scan.Parts)
+	if len(scan.Segments) == 0 && len(parts) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r := &run{fan: f, scan: scan, down: map[string]bool{}, slots: map[string]chan struct{}{}}
-	err := r.spread(ctx, scan.Segments)
+	err := r.spread(ctx, scan.Segments, parts)
 	if err != nil && ctx.Err() != nil {
 		return endOf(ctx, err)
 	}
@@ -149,14 +169,29 @@ type run struct {
 	done sync.Mutex // serialises scan.Done
 }
 
-// spread places segments on the workers that are left and scans them there.
-func (r *run) spread(ctx context.Context, segments []lake.Segment) error {
+// parts returns those that have segments.
+func parts(all []Part) []*Part {
+	var out []*Part
+	for i := range all {
+		if len(all[i].Segments) > 0 {
+			out = append(out, &all[i])
+		}
+	}
+	return out
+}
+
+// spread places segments, or parts, on the workers that are left and scans them there.
+func (r *run) spread(ctx context.Context, segments []lake.Segment, parts []*Part) error {
 	workers, err := r.available(ctx)
 	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, batch := range r.batches(segments, workers) {
+	batches := spreadParts(parts, workers)
+	if len(parts) == 0 {
+		batches = r.batches(segments, workers)
+	}
+	for _, batch := range batches {
 		group.Go(func() error { return r.scanBatch(ctx, batch) })
 	}
 	return group.Wait()
@@ -215,6 +250,29 @@ func (r *run) markDown(name string) {
 type batch struct {
 	worker   Worker
 	segments []lake.Segment
+	part     *Part // nil: the scan's own question
+}
+
+// key places the batch.
+func (b *batch) key() string {
+	if b.part != nil {
+		return b.part.Key
+	}
+	return b.segments[0].Key
+}
+
+// spreadParts gives each worker about as many keys as each other.
+func spreadParts(parts []*Part, workers []Worker) []batch {
+	keys := make([]string, len(parts))
+	for i, p := range parts {
+		keys[i] = p.Key
+	}
+	placed := place.Spread(keys, workerNames(workers))
+	out := make([]batch, len(parts))
+	for i, p := range parts {
+		out[i] = batch{worker: workers[placed[p.Key]], segments: p.Segments, part: p}
+	}
+	return out
 }
 
 func (r *run) batches(segments []lake.Segment, workers []Worker) []batch {
@@ -278,20 +336,33 @@ func (r *run) scanBatch(ctx context.Context, b batch) error {
 	decoder, err := r.hedged(ctx, b)
 	release()
 	if err == nil {
-		return r.take(decoder)
+		return r.take(b, decoder)
 	}
 	if !retryable(ctx, err) {
 		return err
 	}
 	r.markDown(b.worker.Name)
 	r.scan.Tally.retried()
-	return r.spread(ctx, b.segments)
+	if b.part != nil {
+		return r.spread(ctx, nil, []*Part{b.part})
+	}
+	return r.spread(ctx, b.segments, nil)
 }
 
-func (r *run) take(d Decoder) error {
+func (r *run) take(b batch, d Decoder) error {
 	r.done.Lock()
 	defer r.done.Unlock()
+	if b.part != nil {
+		return b.part.Done(d)
+	}
 	return r.scan.Done(d)
+}
+
+func (r *run) decoder(b batch) Decoder {
+	if b.part != nil {
+		return b.part.NewDecoder()
+	}
+	return r.scan.NewDecoder(b.segments)
 }
 
 // slot waits until the worker has room for one more scan of this query.
@@ -311,7 +382,8 @@ func (r *run) slot(ctx context.Context, name string) (release func(), err error)
 	}
 }
 
-func (r *run) request(segments []lake.Segment, budget int64) *workerv1.ScanRequest {
+func (r *run) request(b batch, budget int64) *workerv1.ScanRequest {
+	segments := b.segments
 	req := &workerv1.ScanRequest{
 		Organization: string(r.scan.Organization),
 		Signal:       lakeproto.SignalProto(segments[0].Signal),
@@ -329,7 +401,11 @@ func (r *run) request(segments []lake.Segment, budget int64) *workerv1.ScanReque
 			})
 		}
 	}
-	r.scan.Fragment(req)
+	if b.part != nil {
+		b.part.Fragment(req)
+	} else {
+		r.scan.Fragment(req)
+	}
 	return req
 }
 

@@ -44,6 +44,27 @@ func First(key string, workers []string) int {
 	return best
 }
 
+// Spread returns the indexes of workers to ask for keys, none of them for more than its share of the distinct ones: each key goes to the first worker of its order that has
+// room. It depends on the names of workers and on the keys alone, not on their order. There must be workers.
+func Spread(keys, workers []string) map[string]int {
+	distinct := slices.Clone(keys)
+	slices.Sort(distinct)
+	distinct = slices.Compact(distinct)
+	most := (len(distinct) + len(workers) - 1) / max(1, len(workers))
+	load := make([]int, len(workers))
+	placed := make(map[string]int, len(distinct))
+	for _, key := range distinct {
+		for _, w := range Order(key, workers) {
+			if load[w] < most {
+				load[w]++
+				placed[key] = w
+				break
+			}
+		}
+	}
+	return placed
+}
+
 func score(key, worker string) uint64 {
 	var digest xxhash.Digest
 	digest.Reset()

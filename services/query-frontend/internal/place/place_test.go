@@ -52,6 +52,24 @@ func TestRendezvous(t *testing.T) {
 		}
 	})
 
+	t.Run("spreads keys so that no worker has more than its share", func(t *testing.T) {
+		t.Parallel()
+		keys := []string{"0/4", "1/4", "2/4", "3/4", "0/4"}
+		counts := map[int]int{}
+		for key, w := range place.Spread(keys, workers) {
+			counts[w]++
+			turned := []string{"d", "c", "b", "a"}
+			if workers[w] != turned[place.Spread(keys, turned)[key]] {
+				t.Errorf("%s goes elsewhere when workers stand in another order", key)
+			}
+		}
+		if diff := cmp.Diff(map[int]int{0: 1, 1: 1, 2: 1, 3: 1}, counts); diff != "" {
+			t.Error(diff)
+		}
+		if got := place.Spread(keys, workers[:3]); len(got) != 4 {
+			t.Errorf("%d keys are placed on three workers", len(got))
+		}
+	})
 	t.Run("has no first worker of none", func(t *testing.T) {
 		t.Parallel()
 		if got := place.First("x", nil); got != -1 {
