@@ -28,6 +28,8 @@ func build(layers []layer, environment map[string]string) (*Snapshot, error) {
 		environment:   environment,
 		limits:        DefaultLimits(),
 		streamLabels:  DefaultStreamLabels(),
+		rollups:       DefaultRollups(),
+		metrics:       DefaultMetrics(),
 		organizations: map[string]organizationForm{},
 		snapshot: &Snapshot{
 			organizations: map[lake.Organization]*Organization{},
@@ -53,6 +55,9 @@ type builder struct {
 	streamLabels  []string
 	trusted       bool
 	retention     []RetentionPolicy
+	rollups       []RollupPolicy
+	metrics       Metrics
+	rollupsPos    *strictyaml.Pos // where the tiers are written; nil: nowhere
 	organizations map[string]organizationForm
 	profiles      []profileForm
 	keys          []keyForm
@@ -70,6 +75,10 @@ func (b *builder) merge(f form) {
 	if f.Retention != nil {
 		b.retention = policies(f.Retention)
 	}
+	if f.Rollups != nil {
+		b.rollups, b.rollupsPos = rollups(f.Rollups), &f.Pos
+	}
+	b.metrics = f.Metrics.over(b.metrics)
 	for _, organization := range f.Organizations {
 		b.organizations[organization.ID] = organization
 	}
@@ -92,7 +101,13 @@ func put[T any](items []T, item T, name func(T) string) []T {
 }
 
 func (b *builder) finish() {
-	b.snapshot.fallback = Organization{Limits: b.limits, StreamLabels: b.streamLabels, TrustedHeader: b.trusted, Retention: b.retention}
+	b.snapshot.fallback = Organization{
+		Limits: b.limits, StreamLabels: b.streamLabels, TrustedHeader: b.trusted, Retention: b.retention, Rollups: b.rollups, Metrics: b.metrics,
+	}
+	if b.rollupsPos != nil {
+		b.snapshot.rollups = b.rollups
+	}
+	b.inTime(&b.snapshot.fallback, b.rollupsPos)
 	for _, f := range b.organizations {
 		b.organization(f)
 	}
@@ -129,6 +144,12 @@ func (b *builder) organization(f organizationForm) {
 	if f.Retention != nil {
 		organization.Retention = policies(f.Retention)
 	}
+	var written *strictyaml.Pos
+	if f.Rollups != nil {
+		organization.Rollups, written = rollups(f.Rollups), &f.Pos
+	}
+	b.inTime(&organization, written)
+	organization.Metrics = f.Metrics.over(b.metrics)
 	organization.Fields = b.fields(f)
 	b.snapshot.organizations[organization.ID] = &organization
 }

@@ -42,8 +42,11 @@ storage_profiles:
 		own := outer
 		own.MaxQueryLines, own.QueryTimeout = 0, 10*time.Second
 		want := []*config.Organization{
-			{ID: "a", Limits: outer, StreamLabels: []string{"service.name"}},
-			{ID: "b", Name: "B", Limits: own, StreamLabels: []string{"host.name"}, TrustedHeader: true},
+			{ID: "a", Limits: outer, StreamLabels: []string{"service.name"}, Rollups: config.DefaultRollups(), Metrics: config.DefaultMetrics()},
+			{
+				ID: "b", Name: "B", Limits: own, StreamLabels: []string{"host.name"}, TrustedHeader: true,
+				Rollups: config.DefaultRollups(), Metrics: config.DefaultMetrics(),
+			},
 		}
 		if diff := cmp.Diff(want, s.Organizations()); diff != "" {
 			t.Error(diff)

@@ -14,54 +14,64 @@ import (
 
 // form is the configuration as written: one YAML document, or what a layer that is no document says in its terms.
 type form struct {
-	Organizations   []organizationForm `yaml:"organizations,omitempty"`
-	StorageProfiles []profileForm      `yaml:"storage_profiles,omitempty"`
-	APIKeys         []keyForm          `yaml:"api_keys,omitempty"`
-	Limits          limitsForm         `yaml:"limits,omitempty"`
-	Prices          pricesForm         `yaml:"prices,omitempty"`
-	StreamLabels    []string           `yaml:"stream_labels,omitempty"`
-	TrustedHeader   *bool              `yaml:"trusted_header,omitempty"`
-	Retention       []retentionForm    `yaml:"retention,omitempty"`
+	Organizations   []organizationForm  `yaml:"organizations,omitempty"`
+	StorageProfiles []profileForm       `yaml:"storage_profiles,omitempty"`
+	APIKeys         []keyForm           `yaml:"api_keys,omitempty"`
+	Limits          limitsForm          `yaml:"limits,omitempty"`
+	Prices          pricesForm          `yaml:"prices,omitempty"`
+	StreamLabels    list[string]        `yaml:"stream_labels,omitempty"`
+	TrustedHeader   *bool               `yaml:"trusted_header,omitempty"`
+	Retention       list[retentionForm] `yaml:"retention,omitempty"`
+	Rollups         list[rollupForm]    `yaml:"rollups,omitempty"`
+	Metrics         metricsForm         `yaml:"metrics,omitempty"`
 
 	Pos strictyaml.Pos `yaml:"-"`
 }
 
-type organizationForm struct {
-	ID            string     `yaml:"id"`
-	Name          string     `yaml:"name,omitempty"`
-	Limits        limitsForm `yaml:"limits,omitempty"`
-	StreamLabels  []string   `yaml:"stream_labels,omitempty"`
-	TrustedHeader *bool      `yaml:"trusted_header,omitempty"`
+// list is a list as written: one that is there and empty differs from one that is left out.
+type list[T any] []T
 
-	Retention   []retentionForm `yaml:"retention,omitempty"`
-	Fields      []fieldForm     `yaml:"fields,omitempty"`
-	FieldKeyEnv string          `yaml:"field_key_env,omitempty"`
+// IsZero reports whether the list was left out.
+func (l list[T]) IsZero() bool { return l == nil }
+
+type organizationForm struct {
+	ID            string       `yaml:"id"`
+	Name          string       `yaml:"name,omitempty"`
+	Limits        limitsForm   `yaml:"limits,omitempty"`
+	StreamLabels  list[string] `yaml:"stream_labels,omitempty"`
+	TrustedHeader *bool        `yaml:"trusted_header,omitempty"`
+
+	Retention   list[retentionForm] `yaml:"retention,omitempty"`
+	Rollups     list[rollupForm]    `yaml:"rollups,omitempty"`
+	Metrics     metricsForm         `yaml:"metrics,omitempty"`
+	Fields      []fieldForm         `yaml:"fields,omitempty"`
+	FieldKeyEnv string              `yaml:"field_key_env,omitempty"`
 
 	Pos strictyaml.Pos `yaml:"-"`
 }
 
 type profileForm struct {
-	Name         string     `yaml:"name"`
-	Bucket       string     `yaml:"bucket"`
-	Prefix       string     `yaml:"prefix,omitempty"`
-	Organization string     `yaml:"organization,omitempty"`
-	Collector    string     `yaml:"collector,omitempty"`
-	Signal       string     `yaml:"signal,omitempty"`
-	Provider     string     `yaml:"provider,omitempty"`
-	Endpoint     string     `yaml:"endpoint,omitempty"`
-	Region       string     `yaml:"region,omitempty"`
-	Role         string     `yaml:"role,omitempty"`
-	AccessKey    string     `yaml:"access_key,omitempty"`
-	AccessKeyEnv string     `yaml:"access_key_env,omitempty"`
-	SecretKey    string     `yaml:"secret_key,omitempty"`
-	SecretKeyEnv string     `yaml:"secret_key_env,omitempty"`
-	PathStyle    *bool      `yaml:"path_style,omitempty"`
-	Directory    string     `yaml:"directory,omitempty"`
-	OnRewrite    string     `yaml:"on_rewrite,omitempty"`
-	StreamLabels []string   `yaml:"stream_labels,omitempty"`
-	Prices       pricesForm `yaml:"prices,omitempty"`
-	Raw          rawForm    `yaml:"raw,omitempty"`
-	RowIdentity  string     `yaml:"row_identity,omitempty"`
+	Name         string       `yaml:"name"`
+	Bucket       string       `yaml:"bucket"`
+	Prefix       string       `yaml:"prefix,omitempty"`
+	Organization string       `yaml:"organization,omitempty"`
+	Collector    string       `yaml:"collector,omitempty"`
+	Signal       string       `yaml:"signal,omitempty"`
+	Provider     string       `yaml:"provider,omitempty"`
+	Endpoint     string       `yaml:"endpoint,omitempty"`
+	Region       string       `yaml:"region,omitempty"`
+	Role         string       `yaml:"role,omitempty"`
+	AccessKey    string       `yaml:"access_key,omitempty"`
+	AccessKeyEnv string       `yaml:"access_key_env,omitempty"`
+	SecretKey    string       `yaml:"secret_key,omitempty"`
+	SecretKeyEnv string       `yaml:"secret_key_env,omitempty"`
+	PathStyle    *bool        `yaml:"path_style,omitempty"`
+	Directory    string       `yaml:"directory,omitempty"`
+	OnRewrite    string       `yaml:"on_rewrite,omitempty"`
+	StreamLabels list[string] `yaml:"stream_labels,omitempty"`
+	Prices       pricesForm   `yaml:"prices,omitempty"`
+	Raw          rawForm      `yaml:"raw,omitempty"`
+	RowIdentity  string       `yaml:"row_identity,omitempty"`
 
 	Pos strictyaml.Pos `yaml:"-"`
 }
@@ -82,7 +92,7 @@ type keyForm struct {
 
 // Keys are the top-level keys of a configuration document: those that this package reads.
 func Keys() []string {
-	return []string{"organizations", "storage_profiles", "api_keys", "limits", "prices", "stream_labels", "trusted_header", "retention"}
+	return []string{"organizations", "storage_profiles", "api_keys", "limits", "prices", "stream_labels", "trusted_header", "retention", "rollups", "metrics"}
 }
 
 // parseForm reads a document and checks what can be checked without the other layers. Keys named in others are somebody else's.
@@ -110,9 +120,10 @@ func (f *form) problems() strictyaml.Problems {
 	if name := f.Prices.negative(); name != "" {
 		out = append(out, f.Pos.Problem("prices", "prices.%s is negative; give US dollars", name))
 	}
-	retentionProblems(f.Retention, func(field, format string, args ...any) {
-		out = append(out, f.Pos.Problem(field, format, args...))
-	})
+	fail := func(field, format string, args ...any) { out = append(out, f.Pos.Problem(field, format, args...)) }
+	retentionProblems(f.Retention, fail)
+	rollupProblems(f.Rollups, fail)
+	f.Metrics.problems(fail)
 	seen := map[string]bool{}
 	for i := range f.Organizations {
 		out = append(out, f.Organizations[i].problems(seen)...)
@@ -141,6 +152,8 @@ func (f *organizationForm) problems(seen map[string]bool) (out strictyaml.Proble
 	}
 	fail := func(field, format string, args ...any) { out = append(out, f.Pos.Problem(field, format, args...)) }
 	retentionProblems(f.Retention, fail)
+	rollupProblems(f.Rollups, fail)
+	f.Metrics.problems(fail)
 	fieldProblems(f.Fields, f.FieldKeyEnv, fail)
 	return out
 }

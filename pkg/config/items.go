@@ -35,12 +35,14 @@ func (i item) String() string {
 
 // settingsForm is what of a form stands alone.
 type settingsForm struct {
-	Limits        limitsForm `yaml:"limits,omitempty"`
-	Prices        pricesForm `yaml:"prices,omitempty"`
-	StreamLabels  []string   `yaml:"stream_labels,omitempty"`
-	TrustedHeader *bool      `yaml:"trusted_header,omitempty"`
+	Limits        limitsForm   `yaml:"limits,omitempty"`
+	Prices        pricesForm   `yaml:"prices,omitempty"`
+	StreamLabels  list[string] `yaml:"stream_labels,omitempty"`
+	TrustedHeader *bool        `yaml:"trusted_header,omitempty"`
 
-	Retention []retentionForm `yaml:"retention,omitempty"`
+	Retention list[retentionForm] `yaml:"retention,omitempty"`
+	Rollups   list[rollupForm]    `yaml:"rollups,omitempty"`
+	Metrics   metricsForm         `yaml:"metrics,omitempty"`
 }
 
 // itemsOf takes a form apart. API keys are not in it.
@@ -64,7 +66,10 @@ func itemsOf(f form) ([]item, error) {
 			return nil, err
 		}
 	}
-	settings := settingsForm{Limits: f.Limits, Prices: f.Prices, StreamLabels: f.StreamLabels, TrustedHeader: f.TrustedHeader, Retention: f.Retention}
+	settings := settingsForm{
+		Limits: f.Limits, Prices: f.Prices, StreamLabels: f.StreamLabels, TrustedHeader: f.TrustedHeader,
+		Retention: f.Retention, Rollups: f.Rollups, Metrics: f.Metrics,
+	}
 	if !reflect.ValueOf(settings).IsZero() {
 		if err := add(kindSettings, "", settings); err != nil {
 			return nil, err
@@ -92,7 +97,8 @@ func formOf(rows []db.ItemsRow) (form, error) {
 		case kindSettings:
 			var settings settingsForm
 			err = document.Decode(&settings)
-			f.Limits, f.Prices, f.StreamLabels, f.TrustedHeader, f.Retention = settings.Limits, settings.Prices, settings.StreamLabels, settings.TrustedHeader, settings.Retention
+			f.Limits, f.Prices, f.StreamLabels, f.TrustedHeader = settings.Limits, settings.Prices, settings.StreamLabels, settings.TrustedHeader
+			f.Retention, f.Rollups, f.Metrics = settings.Retention, settings.Rollups, settings.Metrics
 		}
 		if err != nil {
 			return form{}, err
@@ -162,13 +168,14 @@ const Redacted = "<redacted>"
 func describe(s *Snapshot) (string, error) {
 	f, origins := merged(s.layers)
 	defaults := s.fallback.Limits
-	f.Limits = limitsForm{
-		&defaults.MaxQueryLines, &defaults.MaxQuerySeries, &defaults.MaxQueryBytes, &defaults.QueryTimeout,
-		&defaults.AcceptPast, &defaults.AcceptFuture, &defaults.MaxLineBytes, &defaults.MaxAttributes, &defaults.MaxStreams,
-	}
+	f.Limits = writtenLimits(&defaults)
 	f.StreamLabels = s.fallback.StreamLabels
 	f.TrustedHeader = &s.fallback.TrustedHeader
 	f.Retention = writtenRetention(s.fallback.Retention)
+	if s.rollups != nil {
+		f.Rollups = writtenRollups(s.rollups)
+	}
+	f.Metrics = writtenMetrics(s.fallback.Metrics)
 	f.APIKeys = nil
 	for i := range f.StorageProfiles {
 		if f.StorageProfiles[i].SecretKey != "" {

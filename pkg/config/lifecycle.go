@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lakerunner/lakerunner/pkg/internal/strictyaml"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 )
 
@@ -18,9 +19,21 @@ type RetentionPolicy struct {
 	Signal lake.Signal
 	// Selector is a LogQL stream selector that limits the policy to the streams it lets through. Empty: all rows.
 	Selector string
-	// Resolution limits the policy to rollups of that interval. Zero: rows of every resolution.
+	// Resolution limits the policy to rollups of that interval, or with Raw to rows as they came. Zero: both.
 	Resolution time.Duration
 	Keep       time.Duration
+}
+
+// Raw is the resolution of policies for rows as they came.
+const Raw time.Duration = -1
+
+// Covers reports whether the policy is for rows of a resolution, which is zero for rows as they came. Streams are no matter of rollups,
+// so a policy with a selector is not for them.
+func (p RetentionPolicy) Covers(resolution time.Duration) bool {
+	if resolution > 0 {
+		return p.Selector == "" && (p.Resolution == 0 || p.Resolution == resolution)
+	}
+	return p.Resolution <= 0
 }
 
 // RetentionRules names each of the policies of one signal, in their order, for the rules of segments that compaction applied them to: rows
@@ -78,15 +91,36 @@ type RawPolicy struct {
 	Class  string // of RawMove, for example GLACIER_IR
 }
 
-// RetentionOf returns the policies of a signal in their order. None: its rows are kept for ever.
+// RetentionOf returns the policies of a signal's rows as they came, in their order. None: its rows are kept for ever.
 func (o *Organization) RetentionOf(signal lake.Signal) []RetentionPolicy {
 	var out []RetentionPolicy
 	for _, policy := range o.Retention {
-		if policy.Signal == signal {
+		if policy.Signal == signal && policy.Covers(0) {
 			out = append(out, policy)
 		}
 	}
 	return out
+}
+
+// TierRetention returns how long after its rows' time a segment of a resolution is kept for certain: as long as some policy may keep one
+// of them. Zero: for ever.
+func (o *Organization) TierRetention(signal lake.Signal, resolution time.Duration) time.Duration {
+	longest := time.Duration(0)
+	for _, policy := range o.Retention {
+		if policy.Signal != signal || !policy.Covers(resolution) {
+			continue
+		}
+		longest = max(longest, policy.Keep)
+		if policy.Selector == "" {
+			return longest
+		}
+	}
+	return 0
+}
+
+// RawRetention is the TierRetention of rows as they came. What is older has no rows to be merged with.
+func (o *Organization) RawRetention(signal lake.Signal) time.Duration {
+	return o.TierRetention(signal, 0)
 }
 
 // FieldsOf returns the field rules of a signal.
@@ -104,8 +138,35 @@ func (o *Organization) FieldsOf(signal lake.Signal) []FieldRule {
 type retentionForm struct {
 	Signal     string        `yaml:"signal"`
 	Selector   string        `yaml:"selector,omitempty"`
-	Resolution time.Duration `yaml:"resolution,omitempty"`
+	Resolution resolution    `yaml:"resolution,omitempty"`
 	Keep       time.Duration `yaml:"keep"`
+}
+
+// resolution is an interval of rollups as written, or raw.
+type resolution time.Duration
+
+const rawName = "raw"
+
+// UnmarshalText reads raw or a duration.
+func (r *resolution) UnmarshalText(text []byte) error {
+	if string(text) == rawName {
+		*r = resolution(Raw)
+		return nil
+	}
+	interval, err := strictyaml.ParseDuration(string(text))
+	if err == nil && !slices.Contains(Tiers(), interval) {
+		err = fmt.Errorf("%q is no resolution; want %s, %s", text, rawName, tierNames())
+	}
+	*r = resolution(interval)
+	return err
+}
+
+// MarshalText is UnmarshalText's inverse.
+func (r resolution) MarshalText() ([]byte, error) {
+	if time.Duration(r) == Raw {
+		return []byte(rawName), nil
+	}
+	return []byte(tierName(time.Duration(r))), nil
 }
 
 // fieldForm is FieldRule as written.
@@ -138,10 +199,10 @@ func retentionProblems(policies []retentionForm, fail failure) {
 			fail("retention", "retention[%d]: keep is %s; give how long rows are kept, for example 30d", i, p.Keep)
 		case p.Selector != "" && signal != lake.SignalLogs:
 			fail("retention", "retention[%d]: a selector is for logs only", i)
-		case p.Resolution != 0 && signal != lake.SignalMetrics:
-			fail("retention", "retention[%d]: a resolution is for metrics only", i)
-		case p.Resolution < 0:
-			fail("retention", "retention[%d]: resolution is negative", i)
+		case p.Resolution != 0 && signal == lake.SignalSpans:
+			fail("retention", "retention[%d]: a resolution is for metrics and logs only", i)
+		case p.Resolution != 0 && p.Selector != "":
+			fail("retention", "retention[%d]: a selector is for rows as they came only; take resolution out", i)
 		case p.Selector != "":
 			if err := checkStreamSelector(p.Selector); err != nil {
 				fail("retention", "retention[%d]: selector %s: %v", i, p.Selector, err)
@@ -200,7 +261,7 @@ func policies(forms []retentionForm) []RetentionPolicy {
 	var out []RetentionPolicy
 	for _, f := range forms {
 		signal, _ := lake.ParseSignal(f.Signal)
-		out = append(out, RetentionPolicy{Signal: signal, Selector: f.Selector, Resolution: f.Resolution, Keep: f.Keep})
+		out = append(out, RetentionPolicy{Signal: signal, Selector: f.Selector, Resolution: time.Duration(f.Resolution), Keep: f.Keep})
 	}
 	return out
 }
@@ -209,7 +270,7 @@ func policies(forms []retentionForm) []RetentionPolicy {
 func writtenRetention(in []RetentionPolicy) []retentionForm {
 	var out []retentionForm
 	for _, p := range in {
-		out = append(out, retentionForm{Signal: p.Signal.String(), Selector: p.Selector, Resolution: p.Resolution, Keep: p.Keep})
+		out = append(out, retentionForm{Signal: p.Signal.String(), Selector: p.Selector, Resolution: resolution(p.Resolution), Keep: p.Keep})
 	}
 	return out
 }

@@ -15,6 +15,8 @@ type Limits struct {
 	MaxQueryLines int
 	// MaxQuerySeries is the most series one metric query returns.
 	MaxQuerySeries int
+	// MaxQuerySamples is the most samples that the evaluation of one PromQL query holds at a time, as Prometheus counts them.
+	MaxQuerySamples int
 	// MaxQueryBytes is the most segment bytes one query may read, after pruning.
 	MaxQueryBytes int64
 	// QueryTimeout is the longest that one query may run.
@@ -27,40 +29,47 @@ type Limits struct {
 	MaxAttributes int
 	// MaxStreams is the most streams that one object may bring.
 	MaxStreams int
+	// MaxSeries is the most metric series that one object may bring.
+	MaxSeries int
 }
 
 // DefaultLimits are in force where the configuration says nothing.
 func DefaultLimits() Limits {
 	return Limits{
-		MaxQueryLines:  5000,
-		MaxQuerySeries: 5000,
-		MaxQueryBytes:  1 << 40,
-		QueryTimeout:   5 * time.Minute,
-		AcceptPast:     5 * 365 * 24 * time.Hour,
-		AcceptFuture:   24 * time.Hour,
-		MaxLineBytes:   1 << 20,
-		MaxAttributes:  1024,
-		MaxStreams:     100_000,
+		MaxQueryLines:   5000,
+		MaxQuerySeries:  5000,
+		MaxQuerySamples: 50_000_000,
+		MaxQueryBytes:   1 << 40,
+		QueryTimeout:    5 * time.Minute,
+		AcceptPast:      5 * 365 * 24 * time.Hour,
+		AcceptFuture:    24 * time.Hour,
+		MaxLineBytes:    1 << 20,
+		MaxAttributes:   1024,
+		MaxStreams:      100_000,
+		MaxSeries:       2_000_000,
 	}
 }
 
 // limitsForm is Limits as written: a field left out is the outer layer's.
 type limitsForm struct {
-	MaxQueryLines  *int           `yaml:"max_query_lines,omitempty"`
-	MaxQuerySeries *int           `yaml:"max_query_series,omitempty"`
-	MaxQueryBytes  *int64         `yaml:"max_query_bytes,omitempty"`
-	QueryTimeout   *time.Duration `yaml:"query_timeout,omitempty"`
-	AcceptPast     *time.Duration `yaml:"accept_past,omitempty"`
-	AcceptFuture   *time.Duration `yaml:"accept_future,omitempty"`
-	MaxLineBytes   *int           `yaml:"max_line_bytes,omitempty"`
-	MaxAttributes  *int           `yaml:"max_attributes,omitempty"`
-	MaxStreams     *int           `yaml:"max_streams,omitempty"`
+	MaxQueryLines   *int           `yaml:"max_query_lines,omitempty"`
+	MaxQuerySeries  *int           `yaml:"max_query_series,omitempty"`
+	MaxQuerySamples *int           `yaml:"max_query_samples,omitempty"`
+	MaxQueryBytes   *int64         `yaml:"max_query_bytes,omitempty"`
+	QueryTimeout    *time.Duration `yaml:"query_timeout,omitempty"`
+	AcceptPast      *time.Duration `yaml:"accept_past,omitempty"`
+	AcceptFuture    *time.Duration `yaml:"accept_future,omitempty"`
+	MaxLineBytes    *int           `yaml:"max_line_bytes,omitempty"`
+	MaxAttributes   *int           `yaml:"max_attributes,omitempty"`
+	MaxStreams      *int           `yaml:"max_streams,omitempty"`
+	MaxSeries       *int           `yaml:"max_object_series,omitempty"`
 }
 
 // over returns the limits with those that were written in place of the outer ones.
 func (f limitsForm) over(outer Limits) Limits {
 	replace(&outer.MaxQueryLines, f.MaxQueryLines)
 	replace(&outer.MaxQuerySeries, f.MaxQuerySeries)
+	replace(&outer.MaxQuerySamples, f.MaxQuerySamples)
 	replace(&outer.MaxQueryBytes, f.MaxQueryBytes)
 	replace(&outer.QueryTimeout, f.QueryTimeout)
 	replace(&outer.AcceptPast, f.AcceptPast)
@@ -68,7 +77,17 @@ func (f limitsForm) over(outer Limits) Limits {
 	replace(&outer.MaxLineBytes, f.MaxLineBytes)
 	replace(&outer.MaxAttributes, f.MaxAttributes)
 	replace(&outer.MaxStreams, f.MaxStreams)
+	replace(&outer.MaxSeries, f.MaxSeries)
 	return outer
+}
+
+// writtenLimits is the inverse of over.
+func writtenLimits(l *Limits) limitsForm {
+	return limitsForm{
+		MaxQueryLines: &l.MaxQueryLines, MaxQuerySeries: &l.MaxQuerySeries, MaxQuerySamples: &l.MaxQuerySamples,
+		MaxQueryBytes: &l.MaxQueryBytes, QueryTimeout: &l.QueryTimeout, AcceptPast: &l.AcceptPast, AcceptFuture: &l.AcceptFuture,
+		MaxLineBytes: &l.MaxLineBytes, MaxAttributes: &l.MaxAttributes, MaxStreams: &l.MaxStreams, MaxSeries: &l.MaxSeries,
+	}
 }
 
 // negative names a limit below zero, or "".
@@ -78,6 +97,7 @@ func (f limitsForm) negative() string {
 		"max_query_lines": int64(l.MaxQueryLines), "max_query_series": int64(l.MaxQuerySeries), "max_query_bytes": l.MaxQueryBytes,
 		"query_timeout": int64(l.QueryTimeout), "accept_past": int64(l.AcceptPast), "accept_future": int64(l.AcceptFuture),
 		"max_line_bytes": int64(l.MaxLineBytes), "max_attributes": int64(l.MaxAttributes), "max_streams": int64(l.MaxStreams),
+		"max_query_samples": int64(l.MaxQuerySamples), "max_object_series": int64(l.MaxSeries),
 	} {
 		if value < 0 {
 			return name

@@ -23,7 +23,8 @@ type Snapshot struct {
 	profiles []*Profile            // in the order of the layers
 	buckets  map[string][]*Profile // the same by bucket, the longest prefix first
 	keys     keyring
-	layers   []layer // what it was built from, for GetConfig
+	rollups  []RollupPolicy // as the top level has them written; nil: it does not
+	layers   []layer        // what it was built from, for GetConfig
 }
 
 // Organization is a tenant.
@@ -38,6 +39,10 @@ type Organization struct {
 	TrustedHeader bool
 	// Retention says how long rows are kept; the first policy that fits decides, and rows that none fits are kept for ever.
 	Retention []RetentionPolicy
+	// Rollups are the tiers that are made of its metrics and logs.
+	Rollups []RollupPolicy
+	// Metrics says how its metrics become series.
+	Metrics Metrics
 	// Fields are the rules that change fields of rows as they grow old.
 	Fields []FieldRule
 }
