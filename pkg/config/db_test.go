@@ -78,6 +78,22 @@ func TestApply(t *testing.T) {
 			t.Error("globex is still there")
 		}
 	})
+	t.Run("keeps lists that are written and empty apart from those that are left out", func(t *testing.T) {
+		t.Parallel()
+		live := open(t, config.Options{ConfigDBURL: database(t)})
+		apply(t, live, `
+retention: [{signal: logs, keep: 1d}]
+organizations: [{id: a, retention: [], rollups: [], metrics: {utf8_names: true, identifying_attributes: []}}, {id: b}]
+`, false)
+		a, _ := live.Current().Organization("a")
+		b, _ := live.Current().Organization("b")
+		if len(a.Retention) != 0 || len(a.Rollups) != 0 || len(a.Metrics.IdentifyingAttributes) != 0 || !a.Metrics.UTF8Names {
+			t.Errorf("a: got %+v", a)
+		}
+		if len(b.Retention) != 1 || len(b.Rollups) == 0 || len(b.Metrics.IdentifyingAttributes) == 0 || b.Metrics.UTF8Names {
+			t.Errorf("b: got %+v", b)
+		}
+	})
 	t.Run("changes nothing in a dry run", func(t *testing.T) {
 		t.Parallel()
 		live := open(t, config.Options{ConfigDBURL: database(t)})
