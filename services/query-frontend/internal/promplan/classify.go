@@ -61,8 +61,8 @@ func (p *planner) perSeries(expr parser.Expr) *parser.VectorSelector {
 }
 
 func (p *planner) perSeriesCall(call *parser.Call) *parser.VectorSelector {
-	ranged := ofRanges(call)
-	if !ranged && (p.options.Simple || !ofSamples(call.Func.Name)) {
+	simple := ofRanges(call) || call.Func.Name == "timestamp"
+	if !simple && (p.options.Simple || !ofSamples(call.Func.Name)) {
 		return nil
 	}
 	var selector *parser.VectorSelector
@@ -135,7 +135,7 @@ func isInvariant(expr parser.Expr) bool {
 	case *parser.NumberLiteral, *parser.StringLiteral:
 		return true
 	case *parser.Call:
-		if dependsOnTime(n.Func.Name) {
+		if _, plain := unwrapFirst(n).(*parser.VectorSelector); dependsOnTime(n.Func.Name) && (n.Func.Name != "timestamp" || !plain) {
 			return false
 		}
 	}
@@ -184,6 +184,13 @@ func oneName(selector *parser.VectorSelector) bool {
 		}
 	}
 	return false
+}
+
+func unwrapFirst(call *parser.Call) parser.Expr {
+	if len(call.Args) == 0 {
+		return nil
+	}
+	return unwrap(call.Args[0])
 }
 
 func unwrap(expr parser.Expr) parser.Expr {

@@ -58,7 +58,7 @@ func nodeName(expr parser.Expr) string {
 
 func (q *Query) describeLeaf(out *strings.Builder, l *Leaf, indent string) {
 	fmt.Fprintf(out, "%spushed, %s", indent, l.Merge.describe(l.Sole))
-	if times := l.Asked(); times != q.Times {
+	if times := l.Asked; times != q.Times {
 		fmt.Fprintf(out, ", %d times", times.Len())
 		if times.Len() > 1 {
 			fmt.Fprintf(out, " every %s", time.Duration(times.Step)*time.Millisecond)

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/lakerunner/lakerunner/pkg/prom"
+	"github.com/lakerunner/lakerunner/pkg/rollup"
 )
 
 // DefaultLookback is how far an instant selector looks back, where nobody says otherwise.
@@ -58,42 +59,43 @@ type Leaf struct {
 	Expr parser.Expr
 	// Whole is its text, for one worker that sees all series.
 	Whole string
+	// Placed says that Whole stands where it does in the query; else remarks on it are about the whole leaf.
+	Placed bool
 	// Parts are the texts that are asked of every shard: one, or for MergeAverage the sum and the count.
 	Parts []string
 	Merge Merge
 	// Sole says that values over shards must not be merged: series of several metrics may become the same.
 	Sole bool
-	// Times are when it is evaluated; only the first of them if Constant: then its value is the same at all.
-	Times    Grid
-	Constant bool
+	// Times are when its value is wanted, and Asked when workers evaluate it: at one time if Constant, since the value is the same at all.
+	Times, Asked Grid
+	Constant     bool
 	// Span is which samples it needs for that.
 	Span     Span
 	Selector *parser.VectorSelector
 	// Shape is what rollups are asked; nil: they cannot answer.
 	Shape    *Shape
+	asked    parser.Expr // what Whole is the text of
 	lookback int64
 }
 
-// Asked returns the times at which workers evaluate the leaf.
-func (l *Leaf) Asked() Grid {
-	if l.Constant && l.Times.Len() > 0 {
-		return Grid{Start: l.Times.Start, End: l.Times.Start}
-	}
-	return l.Times
-}
+// SpanOf returns which samples the leaf needs for a part of the times at which it is asked.
+func (l *Leaf) SpanOf(g Grid) Span { return spanOf(l.asked, g, l.lookback) }
 
-// SpanOf returns which samples the leaf needs for a part of its times.
-func (l *Leaf) SpanOf(g Grid) Span { return spanOf(l.Expr, g, l.lookback) }
+// Remarked returns where in the query a remark is that a worker has made on its text.
+func (l *Leaf) Remarked(start, end int) (int, int) {
+	if l.Placed {
+		return start, end
+	}
+	at := l.Expr.PositionRange()
+	return int(at.Start), int(at.End)
+}
 
 // Shape is a leaf without its aggregation: an instant selector, or a function of one range.
 type Shape struct {
-	// Function is empty for an instant selector.
-	Function string
+	Function rollup.Function
 	// Window is the length of the range; of an instant selector, the lookback.
 	Window time.Duration
 	Offset time.Duration
-	// At is the fixed time in Unix milliseconds; nil: none.
-	At *int64
 	// Extended says that the ends of the range are met by samples outside of it.
 	Extended bool
 }
@@ -336,21 +338,24 @@ func mergeOf(n *parser.AggregateExpr) (Merge, bool) {
 
 // add registers a leaf, whose values are expr's, made of series, and returns the selector that stands for it.
 func (p *planner) add(expr, series parser.Expr, selector *parser.VectorSelector, merge Merge, g Grid) (parser.Expr, bool) {
-	whole, ok := p.text(expr)
-	if !ok {
+	leaf := &Leaf{
+		Expr: expr, asked: expr, Merge: merge, Times: g, Asked: g, Constant: isInvariant(expr) && g.Len() > 0, Selector: selector, lookback: p.lookback,
+		Sole: !oneName(selector) && !keepsNames(series), Shape: p.shapeOf(series),
+	}
+	if leaf.Constant {
+		p.ask(leaf)
+	}
+	var ok bool
+	if leaf.Whole, leaf.Placed, ok = p.text(leaf.asked); !ok {
 		return nil, false
 	}
-	key := fmt.Sprint(g, whole)
-	number, ok := p.known[key]
-	if !ok {
-		leaf := &Leaf{
-			Expr: expr, Whole: whole, Merge: merge, Times: g, Constant: isInvariant(expr), Selector: selector, lookback: p.lookback,
-			Sole: !oneName(selector) && !keepsNames(series), Shape: p.shapeOf(series),
-		}
-		leaf.Span = leaf.SpanOf(leaf.Asked())
-		if leaf.Parts, ok = p.parts(leaf); !ok {
+	key := fmt.Sprint(g, leaf.Asked, leaf.asked)
+	number, known := p.known[key]
+	if !known {
+		if leaf.Parts, ok = leaf.parts(); !ok {
 			return nil, false
 		}
+		leaf.Span = leaf.SpanOf(leaf.Asked)
 		number = len(p.query.Leaves)
 		p.known[key], p.query.Leaves = number, append(p.query.Leaves, leaf)
 	}
@@ -359,14 +364,29 @@ func (p *planner) add(expr, series parser.Expr, selector *parser.VectorSelector,
 	return &parser.VectorSelector{LabelMatchers: []*labels.Matcher{matcher}, PosRange: expr.PositionRange()}, true
 }
 
+// ask says when a constant leaf is evaluated. Where rollups may be asked it is at the time that its selector names, so that nothing else need know of that.
+func (p *planner) ask(leaf *Leaf) {
+	leaf.Asked = Grid{Start: leaf.Times.Start, End: leaf.Times.Start}
+	if at := leaf.Selector.Timestamp; leaf.Shape != nil && at != nil {
+		leaf.Asked = Grid{Start: *at, End: *at}
+		leaf.asked = prom.Clone(leaf.Expr)
+		parser.Inspect(leaf.asked, func(node parser.Node, _ []parser.Node) error {
+			if selector, ok := node.(*parser.VectorSelector); ok {
+				selector.Timestamp = nil
+			}
+			return nil
+		})
+	}
+}
+
 // parts are what shards are asked.
-func (p *planner) parts(leaf *Leaf) ([]string, bool) {
-	if leaf.Merge != MergeAverage {
-		return []string{leaf.Whole}, true
+func (l *Leaf) parts() ([]string, bool) {
+	if l.Merge != MergeAverage {
+		return []string{l.Whole}, true
 	}
 	parts := make([]string, 0, 2)
 	for _, op := range []parser.ItemType{parser.SUM, parser.COUNT} {
-		part := *leaf.Expr.(*parser.AggregateExpr)
+		part := *l.asked.(*parser.AggregateExpr)
 		part.Op = op
 		text, ok := exactText(&part)
 		if !ok {
@@ -380,14 +400,16 @@ func (p *planner) parts(leaf *Leaf) ([]string, bool) {
 func (p *planner) shapeOf(series parser.Expr) *Shape {
 	switch n := unwrap(series).(type) {
 	case *parser.VectorSelector:
-		return &Shape{Window: p.options.Lookback, Offset: n.OriginalOffset, At: n.Timestamp, Extended: n.Anchored || n.Smoothed}
+		return p.shape(rollup.Instant, p.options.Lookback, n)
 	case *parser.Call:
+		function := rollup.Function(n.Func.Name)
 		for _, arg := range n.Args {
-			if matrix, ok := unwrap(arg).(*parser.MatrixSelector); ok {
-				s := matrix.VectorSelector.(*parser.VectorSelector)
-				return &Shape{
-					Function: n.Func.Name, Window: matrix.Range, Offset: s.OriginalOffset, At: s.Timestamp,
-					Extended: s.Anchored || s.Smoothed || p.options.StartTimestamps && resets(n.Func.Name),
+			switch ranged := unwrap(arg).(type) {
+			case *parser.MatrixSelector:
+				return p.shape(function, ranged.Range, ranged.VectorSelector.(*parser.VectorSelector))
+			case *parser.VectorSelector:
+				if function == rollup.Timestamp {
+					return p.shape(function, p.options.Lookback, ranged)
 				}
 			}
 		}
@@ -395,5 +417,7 @@ func (p *planner) shapeOf(series parser.Expr) *Shape {
 	return nil
 }
 
-// resets reports whether a function looks for counter resets.
-func resets(function string) bool { return function == "rate" || function == "increase" }
+func (p *planner) shape(function rollup.Function, window time.Duration, s *parser.VectorSelector) *Shape {
+	resets := function == rollup.Rate || function == rollup.Increase
+	return &Shape{Function: function, Window: window, Offset: s.OriginalOffset, Extended: s.Anchored || s.Smoothed || resets && p.options.StartTimestamps}
+}

@@ -101,10 +101,10 @@ func answer(t *testing.T, block string) string {
 	for _, leaf := range q.Leaves {
 		fmt.Fprintf(&out, "%s\n", leaf.Expr)
 		for _, tier := range tiers {
-			ok, reason := leaf.Answers(tier)
+			ok, bound, reason := leaf.Answers(tier)
 			switch {
-			case ok && leaf.Shape.Bound() > 0:
-				reason = fmt.Sprintf("within %g", leaf.Shape.Bound())
+			case ok && bound > 0:
+				reason = fmt.Sprintf("within %.2g", bound)
 			case ok:
 				reason = "exact"
 			}

@@ -9,21 +9,21 @@ import (
 )
 
 // text writes an expression so that it parses back to the same one: where it can, as it stands in the query and at the same place, so that what a worker
-// says of a place is true of the query. False: there is no such text.
-func (p *planner) text(expr parser.Expr) (string, bool) {
+// says of a place is true of the query. Not ok: there is no such text.
+func (p *planner) text(expr parser.Expr) (text string, isPlaced, ok bool) {
 	exact, ok := exactText(expr)
 	if !ok {
-		return "", false
+		return "", false, false
 	}
 	at := expr.PositionRange()
 	if at.Start < 0 || int(at.End) > len(p.query.Text) || at.Start >= at.End {
-		return exact, true
+		return exact, false, true
 	}
 	placed := blank(p.query.Text[:at.Start]) + p.query.Text[at.Start:at.End]
 	if same, err := prom.Parse(placed); err == nil && plainText(same) == exact {
-		return placed, true
+		return placed, true, true
 	}
-	return exact, true
+	return exact, false, true
 }
 
 // exactText prints an expression; false: what it prints is another one.
