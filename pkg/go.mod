@@ -3,6 +3,7 @@ module github.com/lakerunner/lakerunner/pkg
 go 1.26.5
 
 require (
+	github.com/DataDog/sketches-go v1.4.8
 	github.com/KimMachineGun/automemlimit v1.0.1
 	github.com/apache/arrow-go/v18 v18.8.0
 	github.com/aws/aws-sdk-go-v2/config v1.33.3
