@@ -143,11 +143,15 @@ type SegmentID int64
 
 // Segment is one Parquet file of one organization, signal and window, with its sidecar (token filter and catalogue) beside it.
 type Segment struct {
-	ID            SegmentID // zero until committed
-	Organization  Organization
-	Signal        Signal
-	Window        Window
-	Level         int
+	ID           SegmentID // zero until committed
+	Organization Organization
+	Signal       Signal
+	Window       Window
+	Level        int
+	// Resolution is the width of a rollup's buckets; zero: rows as they were received.
+	Resolution time.Duration
+	// Shard is the part of the window's series that a segment of metrics holds.
+	Shard         Shard
 	Bucket        string
 	Key           string
 	Bytes         int64
