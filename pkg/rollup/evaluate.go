@@ -3,7 +3,6 @@
 package rollup
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -16,7 +15,7 @@ import (
 
 // ErrInexact says that buckets do not have the answer though their resolution may have it: samples of two rows of one series that lie between each other, a
 // quantile without sketches, histograms whose layout changed, sums that overflowed. The samples themselves have to answer.
-var ErrInexact = errors.New("the rollup does not have this answer: samples have to")
+var ErrInexact = fault.New(fault.Unsupported, "the rollup does not have this answer: samples have to")
 
 // Question is a function, and when it is asked.
 type Question struct {
