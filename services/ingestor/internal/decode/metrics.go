@@ -94,8 +94,12 @@ type Point struct {
 	Counts      []uint64
 	Quantiles   []float64
 	Exponential Exponential
-	Native      *histogram.FloatHistogram
-	Exemplars   []Exemplar
+	// Native is the sink's to keep.
+	Native    *histogram.FloatHistogram
+	Exemplars []Exemplar
+
+	// Bare says that there is no value, but exemplars of the series.
+	Bare bool
 
 	// Key are bytes that are equal for equal attributes and bounds of points of one metric within one content, and differ for different ones;
 	// nil: the attributes must be compared themselves.

@@ -96,17 +96,21 @@ func (m *Mapper) originLabels(o *origin) {
 	o.identity = !hasInstance || instance == ""
 	m.pairs = m.pairs[:0]
 	promoted := m.promotes(o)
-	for i := range resource {
-		if !promoted(resource[i].Name) {
-			continue
-		}
-		if !m.join(resource[i].Name, resource[i].Value.Text()) {
+	for i := range m.byName(resource) {
+		if a := &m.sorted[i]; promoted(a.Name) && !m.join(a.Name, a.Value.Text()) {
 			o.reason = ReasonName
 		}
 	}
 	o.promoted = slices.Clone(m.pairs)
 	m.scopeLabels(o)
 	m.describeTarget(o)
+}
+
+// byName sorts attributes into m.sorted.
+func (m *Mapper) byName(attributes []columns.Attribute) []columns.Attribute {
+	m.sorted = append(m.sorted[:0], attributes...)
+	slices.SortStableFunc(m.sorted, func(a, b columns.Attribute) int { return strings.Compare(a.Name, b.Name) })
+	return m.sorted
 }
 
 // attributeText is the text of the first attribute of a name.
@@ -126,12 +130,14 @@ func (m *Mapper) promotes(o *origin) func(name string) bool {
 		return func(name string) bool { return m.promote[name] }
 	}
 	identified := slices.ContainsFunc(o.own.Resource, func(a columns.Attribute) bool { return identifies(a.Name) && a.Value.Text() != "" })
-	return func(name string) bool { return m.promote[name] || !identified || !describes(name) }
+	return func(name string) bool {
+		return m.promote[name] || m.identifying[name] || !identified || !describes(name)
+	}
 }
 
 // scopeLabels makes the labels of a scope. One without a name has labels for what else tells it from others.
 func (m *Mapper) scopeLabels(o *origin) {
-	if m.options.NoScopeLabels {
+	if !m.options.ScopeLabels {
 		return
 	}
 	m.pairs = m.pairs[:0]
@@ -235,9 +241,7 @@ func (m *Mapper) pointLabels(d *metric, p *decode.Point) (labels.Labels, string)
 // attributeLabels makes the labels of a point's own attributes.
 func (m *Mapper) attributeLabels(attributes []columns.Attribute, kind decode.MetricKind) bool {
 	m.pairs = m.pairs[:0]
-	m.sorted = append(m.sorted[:0], attributes...)
-	slices.SortStableFunc(m.sorted, func(a, b columns.Attribute) int { return strings.Compare(a.Name, b.Name) })
-	for i := range m.sorted {
+	for i := range m.byName(attributes) {
 		if !m.join(m.repair(m.sorted[i].Name), m.repair(m.sorted[i].Value.Text())) {
 			return false
 		}

@@ -45,9 +45,11 @@ type Mapper struct {
 	store   *metricfile.Store
 	options Options
 	promote map[string]bool
-	namer   otlptranslator.MetricNamer
-	labels  otlptranslator.LabelNamer
-	units   otlptranslator.UnitNamer
+	// identifying are promoted where there is no service.instance.id.
+	identifying map[string]bool
+	namer       otlptranslator.MetricNamer
+	labels      otlptranslator.LabelNamer
+	units       otlptranslator.UnitNamer
 
 	// names are label names by attribute names. origins, metrics and series stay from content to content; generation tells whose number is of the
 	// store as it is now.
@@ -156,8 +158,7 @@ func New(store *metricfile.Store) *Mapper {
 		store: store, seed: maphash.MakeSeed(), families: map[string]decode.Family{}, builder: labels.NewScratchBuilder(32),
 		targets: &metric{metricKey: metricKey{name: "target_info", kind: decode.MetricGauge}},
 	}
-	m.SetOptions(Options{Promote: DefaultPromoted()})
-	m.Forget()
+	m.SetOptions(DefaultOptions())
 	return m
 }
 
@@ -166,14 +167,19 @@ func (m *Mapper) SetOptions(o Options) {
 	if m.promote != nil && m.options.equal(o) {
 		return
 	}
-	o.Promote = slices.Clone(o.Promote)
-	m.options, m.promote = o, make(map[string]bool, len(o.Promote))
-	for _, name := range o.Promote {
-		m.promote[name] = true
-	}
-	m.namer = otlptranslator.MetricNamer{WithMetricSuffixes: true, UTF8Allowed: o.UTF8}
+	o.Promote, o.Identifying = slices.Clone(o.Promote), slices.Clone(o.Identifying)
+	m.options, m.promote, m.identifying = o, setOf(o.Promote), setOf(o.Identifying)
+	m.namer = otlptranslator.MetricNamer{WithMetricSuffixes: o.Suffixes, UTF8Allowed: o.UTF8}
 	m.labels = otlptranslator.LabelNamer{UTF8Allowed: o.UTF8}
 	m.Forget()
+}
+
+func setOf(names []string) map[string]bool {
+	set := make(map[string]bool, len(names))
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
 }
 
 // Forget gives back the memory of all series and origins.

@@ -9,20 +9,27 @@ import (
 
 // Options say how names and labels of OTLP metrics come about. Metrics of Prometheus' have theirs already.
 type Options struct {
-	// Promote names the resource attributes that are labels of every series of the resource.
-	Promote []string
-	// UTF8 keeps names of metrics and labels as they are, apart from suffixes.
-	UTF8 bool
-	// NoScopeLabels leaves out the labels otel_scope_*. Series that differ by their scope alone are then one.
-	NoScopeLabels bool
+	// Promote names the resource attributes that are labels of every series of the resource. Identifying are more of them, for resources that have no
+	// service.instance.id.
+	Promote, Identifying []string
+	// UTF8 keeps names of metrics and labels as they are. Suffixes adds unit and _total to names of metrics.
+	UTF8, Suffixes bool
+	// ScopeLabels adds the labels otel_scope_*; without them series that differ by their scope alone are one. TargetInfo makes target_info.
+	ScopeLabels, TargetInfo bool
 	// MaxAttributes is the most attributes of a point, those of its resource and scope included; MaxLabelBytes the longest name and value of a
 	// label together. Zero: no limit.
 	MaxAttributes, MaxLabelBytes int
 }
 
 func (o Options) equal(other Options) bool {
-	return slices.Equal(o.Promote, other.Promote) && o.UTF8 == other.UTF8 && o.NoScopeLabels == other.NoScopeLabels &&
+	return slices.Equal(o.Promote, other.Promote) && slices.Equal(o.Identifying, other.Identifying) && o.UTF8 == other.UTF8 &&
+		o.Suffixes == other.Suffixes && o.ScopeLabels == other.ScopeLabels && o.TargetInfo == other.TargetInfo &&
 		o.MaxAttributes == other.MaxAttributes && o.MaxLabelBytes == other.MaxLabelBytes
+}
+
+// DefaultOptions are in force where nothing else is said.
+func DefaultOptions() Options {
+	return Options{Promote: DefaultPromoted(), Suffixes: true, ScopeLabels: true, TargetInfo: true}
 }
 
 // DefaultPromoted returns the resource attributes that are promoted where the configuration says nothing: those by which people look for what runs
@@ -36,7 +43,7 @@ func DefaultPromoted() []string {
 	}
 }
 
-// identifiers are the resource attributes each of which tells one instance of a service from another.
+// identifies reports whether a resource attribute is one of those each of which tells one instance of a service from another.
 func identifies(name string) bool {
 	switch name {
 	case "k8s.pod.uid", "k8s.pod.name", "k8s.container.name", "container.id", "container.name", "host.id", "host.name", "k8s.node.uid", "k8s.node.name",

@@ -140,7 +140,7 @@ func fits(b *decode.Buckets) bool {
 // native is a point of a series of native histograms.
 func (m *Mapper) native(s *Series, p *decode.Point) *histogram.FloatHistogram {
 	if s.metric.kind == decode.MetricSeries {
-		return p.Native.Copy()
+		return p.Native
 	}
 	h := exponential(p)
 	if s.file.Delta {

@@ -5,13 +5,11 @@ package metricmapping
 import (
 	"maps"
 	"slices"
-	"strings"
 	"time"
 	"unsafe"
 
 	"github.com/prometheus/common/model"
 
-	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/metricfile"
 )
 
@@ -35,11 +33,12 @@ type timeSpan struct{ from, to, first, last int64 }
 // describeTarget makes target_info's series of a resource. There is none for a resource of nothing but what job and instance are made of, nor for
 // one that has neither.
 func (m *Mapper) describeTarget(o *origin) {
+	if !m.options.TargetInfo {
+		return
+	}
 	others := 0
 	m.pairs = m.pairs[:0]
-	m.sorted = append(m.sorted[:0], o.own.Resource...)
-	slices.SortStableFunc(m.sorted, func(a, b columns.Attribute) int { return strings.Compare(a.Name, b.Name) })
-	for i := range m.sorted {
+	for i := range m.byName(o.own.Resource) {
 		switch a := &m.sorted[i]; a.Name {
 		case serviceName, serviceNamespace, serviceInstance:
 		default:

@@ -4,7 +4,6 @@ package pipeline
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"strings"
 	"time"
@@ -16,32 +15,40 @@ import (
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/decode"
 )
 
-// Reasons for rejected rows, beside the decoders'.
+// Reasons for rejected rows, beside those of decoders and mappings.
 const (
-	ReasonTooOld         = "too_old"
-	ReasonTooNew         = "too_new"
-	ReasonTooManyStreams = "too_many_streams"
-	ReasonDeleted        = "deleted" // a delete of data reaches it: it is counted, and kept nowhere
+	ReasonTooOld          = "too_old"
+	ReasonTooNew          = "too_new"
+	ReasonTooManyStreams  = "too_many_streams"
+	ReasonTooManySeries   = "too_many_series"
+	ReasonBeyondRetention = "beyond_retention" // points so old that those of their time are gone already: rollups of it can never be right again
+	ReasonDeleted         = "deleted"          // a delete of data reaches it: it is counted, and kept nowhere
 )
 
-// acceptance is which rows an organization takes.
+// acceptance is which times an organization takes.
 type acceptance struct {
 	first, last int64 // ns since 1970, inclusive
-	maxStreams  int
-	streams     map[columns.StreamID]struct{}
-	lastStream  columns.StreamID
+	// kept is the time from which on rows are kept; zero: always.
+	kept int64
 }
 
-func newAcceptance(l config.Limits, now time.Time) *acceptance {
-	return &acceptance{
-		first: now.Add(-l.AcceptPast).UnixNano(), last: now.Add(l.AcceptFuture).UnixNano(),
-		maxStreams: l.MaxStreams, streams: map[columns.StreamID]struct{}{},
+func newAcceptance(l config.Limits, now time.Time) acceptance {
+	return acceptance{first: now.Add(-l.AcceptPast).UnixNano(), last: now.Add(l.AcceptFuture).UnixNano()}
+}
+
+// retained makes rows that are older than retention unacceptable; zero: rows are kept for ever.
+func (a acceptance) retained(now time.Time, retention time.Duration) acceptance {
+	if retention > 0 {
+		a.kept = now.Add(-retention).UnixNano()
 	}
+	return a
 }
 
 // time gives the reason to reject a row for its time; empty: there is none.
 func (a *acceptance) time(ns int64) string {
 	switch {
+	case a.kept != 0 && ns < a.kept:
+		return ReasonBeyondRetention
 	case ns < a.first:
 		return ReasonTooOld
 	case ns > a.last:
@@ -50,27 +57,13 @@ func (a *acceptance) time(ns int64) string {
 	return ""
 }
 
-// stream gives the reason to reject a row for its stream; empty: there is none.
-func (a *acceptance) stream(id columns.StreamID) string {
-	if id == a.lastStream && len(a.streams) > 0 {
-		return ""
-	}
-	if _, ok := a.streams[id]; !ok {
-		if a.maxStreams > 0 && len(a.streams) >= a.maxStreams {
-			return ReasonTooManyStreams
-		}
-		a.streams[id] = struct{}{}
-	}
-	a.lastStream = id
-	return ""
-}
-
-// collector takes the rows of one object. Until the object is known to be good they are kept apart from those of others.
+// collector takes the rows of one object. Until the object is known to be good they are kept apart from those of others. What a row is depends on the
+// signal: see logSink and metricSink.
 type collector struct {
 	*run
 	ctx     context.Context
 	receipt lake.Receipt
-	accept  *acceptance
+	signal  lake.Signal // of the content, once rows come
 	rejects *rejects
 	rows    groups
 	// hour, last and segments are of this object alone.
@@ -83,97 +76,49 @@ type collector struct {
 	in, out  int64
 	rejected map[string]int64
 	// deletes are those that may reach the object's rows; deleted counts what they did.
-	deletes  []deletion
-	deleted  map[lake.DeleteID]int64
-	nuls     int64
-	repaired int64
+	deletes []deletion
+	deleted map[lake.DeleteID]int64
 	// err is an error that is not this object's.
 	err error
 }
 
 func newCollector(ctx context.Context, r *run, receipt lake.Receipt) *collector {
-	resolution := r.snapshot.Resolve(receipt.Object.Bucket, receipt.Object.Key)
-	r.space.mapper.SetLabels(r.snapshot.StreamLabels(resolution))
-	r.space.mapper.SetIdentity(identityOf(resolution))
+	r.space.objects++
 	return &collector{
-		run: r, ctx: ctx, receipt: receipt, accept: newAcceptance(r.limits, r.lease.ClaimedAt), rows: groups{},
-		rejects: newRejects(r.directory, receipt.ID), rejected: map[string]int64{}, repaired: r.space.mapper.Repaired,
+		run: r, ctx: ctx, receipt: receipt, rows: groups{}, rejects: newRejects(r.directory, receipt.ID), rejected: map[string]int64{},
 		deletes: reaching(r.deletes, receipt), deleted: map[lake.DeleteID]int64{},
 	}
-}
-
-// identityOf is the attribute that identifies rows of an object.
-func identityOf(r config.Resolution) string {
-	if r.Profile == nil {
-		return ""
-	}
-	return r.Profile.RowIdentity
 }
 
 func (c *collector) close() { c.rejects.close() }
 
 // decode reads the object. A panic of a decoder is the object's failure: it must not take the lease along.
-func (c *collector) decode(f fetched) (result decode.Result, err error) {
+func (c *collector) decode(f fetched) (result decode.Result, remarks []string, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fault.New(fault.Invalid, "decoding panicked: %v", p)
 		}
 	}()
-	return decode.Decode(f.content, decode.Options{
+	logs, metrics := newLogSink(c), newMetricSink(c)
+	result, err = decode.Decode(f.content, decode.Options{
 		ObjectTime: time.Unix(0, f.written), Hint: c.receipt.Signal, MaxLineBytes: c.limits.MaxLineBytes,
 		MaxBytes: c.config.MaxObjectBytes, Scratch: &c.space.scratch,
-	}, decode.Sinks{Logs: c})
-}
-
-// Origin implements decode.Sink. Its error is that of the next row.
-func (c *collector) Origin(o *columns.Origin) {
-	c.space.mapper.Origin(o)
-	c.step()
+	}, decode.Sinks{Logs: logs, Metrics: metrics})
+	if err == nil && c.err == nil {
+		err = metrics.end()
+	}
+	return result, append(logs.remarks(), metrics.remarks()...), err
 }
 
 // step makes room now and then, when memory is used up.
-func (c *collector) step() {
+func (c *collector) step(room func() error) {
 	c.steps++
-	if c.steps%256 == 0 && c.err == nil && c.space.logs.Bytes() > c.config.Memory {
-		c.err = c.makeRoom()
+	if c.steps%256 == 0 && c.err == nil && c.space.bytes() > c.config.Memory {
+		c.err = room()
 	}
 }
 
-// Row implements decode.Sink.
-func (c *collector) Row(r *columns.LogRow) error {
-	if c.err != nil {
-		return c.err
-	}
-	c.in++
-	reason := c.accept.time(r.Time)
-	if reason == "" {
-		reason = c.accept.stream(c.space.mapper.Stream())
-	}
-	if reason != "" && len(c.deletes) == 0 {
-		return c.rejectRow(reason, r)
-	}
-	r.Source = c.receipt.ID
-	c.space.mapper.Row(r, c.limits.MaxAttributes)
-	if id := c.deletedBy(r); id != 0 {
-		c.rejected[ReasonDeleted]++
-		c.deleted[id]++
-		return nil
-	}
-	if reason != "" {
-		return c.rejectRow(reason, r)
-	}
-	if strings.IndexByte(r.Body, 0) >= 0 {
-		c.nuls++
-	}
-	g := c.groupOf(r.Time)
-	g.rows = append(g.rows, uint32(c.space.logs.Len()))
-	c.space.logs.Append(r)
-	c.out++
-	c.step()
-	return c.err
-}
-
-// Reject implements decode.Sink.
+// Reject implements decode.Sink and decode.MetricSink.
 func (c *collector) Reject(reason string, raw []byte) error {
 	c.in++
 	c.rejected[reason]++
@@ -181,17 +126,17 @@ func (c *collector) Reject(reason string, raw []byte) error {
 	return c.err
 }
 
-func (c *collector) rejectRow(reason string, r *columns.LogRow) error {
-	c.rejected[reason]++
-	c.err = c.rejects.row(reason, c.space.mapper.CurrentOrigin(), r)
-	return c.err
+// delete counts a row that a delete reaches.
+func (c *collector) delete(id lake.DeleteID) {
+	c.rejected[ReasonDeleted]++
+	c.deleted[id]++
 }
 
 // groupOf is the group of rows of an event time; rows of one hour mostly come together.
 func (c *collector) groupOf(ns int64) *group {
 	hour := columns.HourOf(ns)
 	if c.last == nil || hour != c.hour {
-		c.hour, c.last = hour, c.rows.at(groupKey{bucket: c.receipt.Object.Bucket, hour: hour})
+		c.hour, c.last = hour, c.rows.at(groupKey{signal: c.signal, bucket: c.receipt.Object.Bucket, hour: hour})
 		if len(c.last.sources) == 0 {
 			c.last.sources = append(c.last.sources, c.receipt.ID)
 		}
@@ -215,9 +160,14 @@ func (c *collector) makeRoom() error {
 	clear(c.finished)
 	clear(c.rows)
 	c.last = nil
-	c.space.logs.Reset()
-	c.space.mapper.Resume()
-	c.accept.streams = map[columns.StreamID]struct{}{}
+	now, keep := c.space.plane(c.signal), c.config.Memory/keptPart
+	for _, p := range []plane{c.space.logs, c.space.metrics} {
+		if p == now {
+			p.resume(keep)
+		} else {
+			p.reset(keep)
+		}
+	}
 	return nil
 }
 
@@ -249,16 +199,9 @@ func (c *collector) upload(ctx context.Context) error {
 	return c.rejects.upload(ctx, bucket, key, c.writer)
 }
 
-func (c *collector) outcome(result decode.Result) lake.Outcome {
-	remarks := []string{}
+func (c *collector) outcome(result decode.Result, remarks []string) lake.Outcome {
 	if result.Problem != "" {
-		remarks = append(remarks, result.Problem)
-	}
-	if n := c.space.mapper.Repaired - c.repaired; n > 0 {
-		remarks = append(remarks, fmt.Sprintf("invalid UTF-8 replaced in %d strings", n))
-	}
-	if c.nuls > 0 {
-		remarks = append(remarks, fmt.Sprintf("NUL bytes in %d rows", c.nuls))
+		remarks = append([]string{result.Problem}, remarks...)
 	}
 	state := lake.ReceiptDone
 	if result.Problem != "" && c.in == 0 {

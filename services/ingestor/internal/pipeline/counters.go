@@ -9,7 +9,6 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/lakerunner/lakerunner/pkg/lake"
-	"github.com/lakerunner/lakerunner/pkg/segfile"
 )
 
 // Counters are the pipeline's metrics. The zero value counts nothing.
@@ -51,9 +50,9 @@ func (c Counters) outcome(o lake.Outcome) {
 	}
 }
 
-func (c Counters) segment(w segfile.Written) {
+func (c Counters) segment(w written) {
 	add(c.segments, 1)
-	add(c.bytes, w.Bytes+w.SidecarBytes)
+	add(c.bytes, w.bytes+w.sidecarBytes)
 }
 
 func add(c metric.Int64Counter, n int64, attributes ...attribute.KeyValue) {

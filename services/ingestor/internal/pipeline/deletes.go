@@ -9,9 +9,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/metricfile"
 	"github.com/lakerunner/lakerunner/pkg/selector"
 )
 
@@ -21,12 +21,17 @@ type deletion struct {
 	id         lake.DeleteID
 	start, end int64 // ns since 1970; end is exclusive
 	created    time.Time
-	matcher    *selector.Matcher
+	// rows chooses rows of logs, series those of metrics: one of them is nil.
+	rows   *selector.Matcher
+	series func(*metricfile.Series) bool
 }
+
+// reaches reports whether a time is within the delete's.
+func (d *deletion) reaches(ns int64) bool { return ns >= d.start && ns < d.end }
 
 // readDeletes reads the deletes that the lease's rows may be reached by. Those which are made later have higher numbers than the segments say.
 func (r *run) readDeletes(ctx context.Context) error {
-	query := index.DeleteQuery{Organization: r.lease.Organization, Signal: lake.SignalLogs}
+	query := index.DeleteQuery{Organization: r.lease.Organization} // of all signals: which the objects are of is not known yet
 	for {
 		page, latest, err := r.deps.Index.Deletes(ctx, query)
 		if err != nil {
@@ -51,13 +56,32 @@ func (r *run) addDelete(d lake.Delete) error {
 	if d.ID > r.writer.applied || !r.reaches(d) {
 		return nil
 	}
-	s, err := selector.Parse(d.Selector)
-	if err != nil {
+	found := deletion{id: d.ID, start: d.Start.UnixNano(), end: d.End.UnixNano(), created: d.CreatedAt}
+	if err := found.parse(d); err != nil {
 		return fmt.Errorf("selector of delete %d: %w", d.ID, err)
 	}
-	r.deletes = append(r.deletes, deletion{
-		id: d.ID, start: d.Start.UnixNano(), end: d.End.UnixNano(), created: d.CreatedAt, matcher: s.NewMatcher(),
-	})
+	if found.rows != nil || found.series != nil {
+		r.deletes = append(r.deletes, found)
+	}
+	return nil
+}
+
+// parse reads the selector of a delete, whose language is that of its signal.
+func (d *deletion) parse(from lake.Delete) error {
+	switch from.Signal {
+	case lake.SignalLogs:
+		s, err := selector.Parse(from.Selector)
+		if err != nil {
+			return err
+		}
+		d.rows = s.NewMatcher()
+	case lake.SignalMetrics:
+		s, err := selector.ParseSeries(from.Selector)
+		if err != nil {
+			return err
+		}
+		d.series = s.Matches
+	}
 	return nil
 }
 
@@ -77,18 +101,6 @@ func reaching(deletes []deletion, receipt lake.Receipt) []deletion {
 	return some
 }
 
-// deletedBy returns the delete that a row is left out for; zero: it stays.
-func (c *collector) deletedBy(r *columns.LogRow) lake.DeleteID {
-	for i := range c.deletes {
-		d := &c.deletes[i]
-		inside := r.Time >= d.start && r.Time < d.end
-		if inside && d.matcher.Row(c.space.logs.StreamLabels(r.Stream), *c.space.mapper.CurrentOrigin(), r) {
-			return d.id
-		}
-	}
-	return 0
-}
-
 // deletedRows counts what deletes left out of the object.
 func (c *collector) deletedRows() []lake.DeletedRows {
 	var rows []lake.DeletedRows
@@ -96,31 +108,4 @@ func (c *collector) deletedRows() []lake.DeletedRows {
 		rows = append(rows, lake.DeletedRows{Delete: id, Source: c.receipt.ID, Rows: c.deleted[id]})
 	}
 	return rows
-}
-
-const (
-	// hotDelay is how long compaction of an hour that is being written waits for more, coldDelay that of one long past: the hot ones go first.
-	hotDelay  = 10 * time.Second
-	coldDelay = time.Minute
-	// settling is how long after its end an hour is still hot.
-	settling = 15 * time.Minute
-)
-
-// compactions ask for a look at each window that got segments.
-func compactions(lease *lake.Lease, added []lake.Segment) []lake.Task {
-	bytes := map[lake.Window]int64{}
-	for _, s := range added {
-		bytes[s.Window] += s.Bytes
-	}
-	var tasks []lake.Task
-	for _, w := range slices.SortedFunc(maps.Keys(bytes), func(a, b lake.Window) int { return b.Start.Compare(a.Start) }) {
-		task := lake.Task{
-			Kind: lake.TaskCompact, Organization: lease.Organization, Signal: lake.SignalLogs, Window: w, Bytes: bytes[w], Delay: hotDelay,
-		}
-		if lease.ClaimedAt.After(w.End().Add(settling)) {
-			task.Delay = coldDelay
-		}
-		tasks = append(tasks, task)
-	}
-	return tasks
 }

@@ -78,7 +78,7 @@ func (a *accounts) Deletes(_ context.Context, q index.DeleteQuery) (deletes []la
 	defer a.mu.Unlock()
 	for _, d := range a.deletes {
 		latest = max(latest, d.ID)
-		if d.Signal == q.Signal && d.ID > q.After {
+		if (q.Signal == lake.SignalUnknown || d.Signal == q.Signal) && d.ID > q.After {
 			deletes = append(deletes, d)
 		}
 	}

@@ -28,14 +28,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/objects"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/decode"
-	"github.com/lakerunner/lakerunner/services/ingestor/internal/mapping"
 )
 
 // Config bounds one Worker.
@@ -87,23 +85,6 @@ func New(c Config, d Deps) *Worker {
 	return w
 }
 
-// workspace is memory that one lease after the other uses.
-type workspace struct {
-	logs    *columns.Logs
-	mapper  *mapping.Mapper
-	scratch decode.Scratch
-}
-
-func newWorkspace() *workspace {
-	logs := columns.NewLogs()
-	return &workspace{logs: logs, mapper: mapping.New(logs)}
-}
-
-func (s *workspace) reset() {
-	s.logs.Reset()
-	s.mapper.Reset()
-}
-
 // Work is the stage's function. An error means that nothing of the lease was done; a problem of one object is that object's
 // outcome, or its retry.
 func (w *Worker) Work(ctx context.Context, lease *lake.Lease) (lake.Edit, error) {
@@ -117,9 +98,10 @@ func (w *Worker) Work(ctx context.Context, lease *lake.Lease) (lake.Edit, error)
 	defer os.RemoveAll(directory)
 	space := w.spare.Get().(*workspace)
 	defer func() {
-		space.reset()
+		space.reset(w.config.Memory / keptPart)
 		w.spare.Put(space)
 	}()
+	space.metrics.mapper.BeginOrganization()
 	ctx, tally := objects.WithTally(ctx)
 	r := newRun(w, lease, space, directory)
 	edit, err := r.work(ctx)
@@ -133,6 +115,9 @@ func (w *Worker) Work(ctx context.Context, lease *lake.Lease) (lake.Edit, error)
 	return edit, nil
 }
 
+// keptPart is how large a part of the memory may be taken by what is only kept because it may be of use to the next rows.
+const keptPart = 4
+
 // run is the work on one lease.
 type run struct {
 	*Worker
@@ -141,6 +126,7 @@ type run struct {
 	directory string
 	snapshot  *config.Snapshot
 	limits    config.Limits
+	settings  metricSettings
 	writer    *writer
 	// finished are rows of objects that were decoded to their end.
 	finished groups
@@ -152,9 +138,10 @@ type run struct {
 
 func newRun(w *Worker, lease *lake.Lease, space *workspace, directory string) *run {
 	snapshot := w.deps.Config.Current()
+	limits := limitsOf(snapshot, lease.Organization)
 	return &run{
 		Worker: w, lease: lease, space: space, directory: directory, snapshot: snapshot,
-		limits: limitsOf(snapshot, lease.Organization), writer: newWriter(w, lease, space.logs, directory), finished: groups{},
+		limits: limits, settings: metricSettingsOf(snapshot, lease.Organization, limits), writer: newWriter(w, lease, space, directory), finished: groups{},
 	}
 }
 
@@ -186,7 +173,7 @@ func (r *run) work(ctx context.Context) (lake.Edit, error) {
 		return lake.Edit{}, err
 	}
 	r.edit.Add = r.writer.segments
-	r.edit.Next = compactions(r.lease, r.edit.Add)
+	r.edit.Next = next(r.lease, r.edit.Add, r.settings.rollups)
 	return r.edit, r.conserved()
 }
 
@@ -200,7 +187,7 @@ func (r *run) receipt(ctx context.Context, i int, f fetched) error {
 	r.deps.Checkpoint("fetched")
 	c := newCollector(ctx, r, receipt)
 	defer c.close()
-	result, err := c.decode(f)
+	result, remarks, err := c.decode(f)
 	if c.err != nil {
 		return c.err
 	}
@@ -213,8 +200,8 @@ func (r *run) receipt(ctx context.Context, i int, f fetched) error {
 		return err
 	}
 	r.edit.Deleted = append(r.edit.Deleted, c.deletedRows()...)
-	r.finish(c.outcome(result))
-	if r.space.logs.Bytes() > r.config.Memory/4*3 {
+	r.finish(c.outcome(result, remarks))
+	if r.space.bytes() > r.config.Memory/4*3 {
 		return r.flush(ctx)
 	}
 	return nil
@@ -292,7 +279,7 @@ func (r *run) flush(ctx context.Context) error {
 	}
 	r.writer.add(segments)
 	clear(r.finished)
-	r.space.reset()
+	r.space.reset(r.config.Memory / keptPart)
 	return nil
 }
 
@@ -320,6 +307,7 @@ func (r *run) conserved() error {
 
 // groupKey is what the rows of one segment have in common.
 type groupKey struct {
+	signal lake.Signal
 	bucket string
 	hour   int64
 }
@@ -355,7 +343,9 @@ func (g groups) keys() []groupKey {
 	for k := range g {
 		keys = append(keys, k)
 	}
-	slices.SortFunc(keys, func(a, b groupKey) int { return cmp.Or(cmp.Compare(a.bucket, b.bucket), cmp.Compare(a.hour, b.hour)) })
+	slices.SortFunc(keys, func(a, b groupKey) int {
+		return cmp.Or(cmp.Compare(a.signal, b.signal), cmp.Compare(a.bucket, b.bucket), cmp.Compare(a.hour, b.hour))
+	})
 	return keys
 }
 

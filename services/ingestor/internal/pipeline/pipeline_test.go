@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/ptrace"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
@@ -100,9 +100,9 @@ func TestBadObjectIsIsolated(t *testing.T) {
 	half := gzipped(lines("half", 5000, benchTime(), time.Millisecond))
 	flipped := gzipped(lines("flipped", 5000, benchTime(), time.Millisecond))
 	flipped[len(flipped)-6] ^= 1
-	metrics := pmetric.NewMetrics()
-	metrics.ResourceMetrics().AppendEmpty().ScopeMetrics().AppendEmpty().Metrics().AppendEmpty().SetName("up")
-	metricsJSON, err := (&pmetric.JSONMarshaler{}).MarshalMetrics(metrics)
+	traces := ptrace.NewTraces()
+	traces.ResourceSpans().AppendEmpty().ScopeSpans().AppendEmpty().Spans().AppendEmpty().SetName("GET /")
+	tracesJSON, err := (&ptrace.JSONMarshaler{}).MarshalTraces(traces)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestBadObjectIsIsolated(t *testing.T) {
 				good("second"),
 				f.put("logs-raw/acme/c/flipped", flipped),
 				f.put("logs-raw/acme/c/half", half[:len(half)-9]),
-				f.put("logs-raw/acme/c/metrics.json", metricsJSON),
+				f.put("logs-raw/acme/c/traces.json", tracesJSON),
 				f.put("logs-raw/acme/c/gone", []byte("x")),
 				f.put("logs-raw/acme/c/changed", []byte("x")),
 				good("last"),
@@ -141,7 +141,7 @@ func TestBadObjectIsIsolated(t *testing.T) {
 					t.Errorf("%s: %d rows, %+v", receipts[i].Object.Key, len(rows[receipts[i].ID]), o)
 				}
 			}
-			if o := got[receipts[5].ID]; o.Reason != "signal not supported by this release: metrics" || o.Signal != lake.SignalMetrics {
+			if o := got[receipts[5].ID]; o.Reason != "signal not supported by this release: spans" || o.Signal != lake.SignalSpans {
 				t.Errorf("%+v", o)
 			}
 			o := got[receipts[4].ID]

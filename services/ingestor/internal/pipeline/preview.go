@@ -14,13 +14,18 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/decode"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/mapping"
+	"github.com/lakerunner/lakerunner/services/ingestor/internal/metricmapping"
 )
 
 // PreviewOptions say how to look at an object.
 type PreviewOptions struct {
 	Limits config.Limits
 	Labels []string // resource attributes that are stream labels
-	Decode decode.Options
+	// Metrics are how names and labels of metrics come about; Retention is how long their points are kept, zero: for ever.
+	Metrics   metricmapping.Options
+	MaxSeries int
+	Retention time.Duration
+	Decode    decode.Options
 	// Now is the time that the acceptance window is around.
 	Now time.Time
 	// Rows is how many first rows and first rejects are returned.
@@ -39,7 +44,7 @@ type Preview struct {
 
 // PreviewAttribute is one name and type that occurs.
 type PreviewAttribute struct {
-	Scope string // stream, resource, scope or log
+	Scope string // stream, resource, scope, log or point
 	Name  string
 	Kind  columns.ValueKind
 	Rows  int64
@@ -65,14 +70,12 @@ const (
 // Look decodes an object to its end as Work does, and writes nothing. The error is that of content that cannot be decoded; the
 // preview says what was found until there.
 func Look(content io.Reader, o PreviewOptions) (Preview, error) {
-	logs := columns.NewLogs()
 	p := &previewer{
-		options: o, logs: logs, mapper: mapping.New(logs), accept: newAcceptance(o.Limits, o.Now),
-		preview: Preview{Rejected: map[string]int64{}}, seen: map[PreviewAttribute]*PreviewAttribute{},
+		options: o, accept: newAcceptance(o.Limits, o.Now), preview: Preview{Rejected: map[string]int64{}},
+		seen: map[PreviewAttribute]*PreviewAttribute{},
 	}
-	p.mapper.SetLabels(o.Labels)
 	o.Decode.MaxLineBytes = o.Limits.MaxLineBytes
-	result, err := decode.Decode(content, o.Decode, decode.Sinks{Logs: p})
+	result, err := decode.Decode(content, o.Decode, decode.Sinks{Logs: newLogPreviewer(p), Metrics: newMetricPreviewer(p)})
 	p.preview.Result = result
 	if err != nil {
 		p.preview.Problem = reasonOf(err)
@@ -84,9 +87,7 @@ func Look(content io.Reader, o PreviewOptions) (Preview, error) {
 // previewer counts what it is given.
 type previewer struct {
 	options PreviewOptions
-	logs    *columns.Logs
-	mapper  *mapping.Mapper
-	accept  *acceptance
+	accept  acceptance
 	preview Preview
 	seen    map[PreviewAttribute]*PreviewAttribute
 	// shared are the attributes that the current origin gives to each of its rows.
@@ -94,17 +95,7 @@ type previewer struct {
 	line   []byte
 }
 
-// Origin implements decode.Sink.
-func (p *previewer) Origin(o *columns.Origin) {
-	if p.logs.Bytes() > maxPreviewMemory {
-		p.logs.Reset()
-		p.mapper.Reset()
-	}
-	p.mapper.Origin(o)
-	p.shared = p.shared[:0]
-	for _, l := range p.logs.StreamLabels(p.mapper.Stream()) {
-		p.share("stream", l.Name, columns.KindString)
-	}
+func (p *previewer) origin(o *columns.Origin) {
 	for i := range o.Resource {
 		p.share("resource", o.Resource[i].Name, o.Resource[i].Value.Kind)
 	}
@@ -134,32 +125,21 @@ func (p *previewer) attribute(scope, name string, kind columns.ValueKind) *Previ
 	return &a
 }
 
-// Row implements decode.Sink.
-func (p *previewer) Row(r *columns.LogRow) error {
-	p.preview.In++
-	reason := cmp.Or(p.accept.time(r.Time), p.accept.stream(p.mapper.Stream()))
-	if reason != "" {
-		p.line = decode.AppendOTLP(p.line[:0], reason, p.mapper.CurrentOrigin(), r)
-		p.reject(reason, p.line)
-		return nil
-	}
-	p.mapper.Row(r, p.options.Limits.MaxAttributes)
+// row counts a row with its attributes, and says whether it is to be shown.
+func (p *previewer) row(scope string, attributes []columns.Attribute) (shown bool) {
 	p.preview.Out++
 	for _, a := range p.shared {
 		a.Rows++
 	}
-	for i := range r.Attributes {
-		if a := p.attribute("log", r.Attributes[i].Name, r.Attributes[i].Value.Kind); a != nil {
+	for i := range attributes {
+		if a := p.attribute(scope, attributes[i].Name, attributes[i].Value.Kind); a != nil {
 			a.Rows++
 		}
 	}
-	if len(p.preview.Rows) < p.options.Rows {
-		p.preview.Rows = append(p.preview.Rows, p.row(r))
-	}
-	return nil
+	return len(p.preview.Rows) < p.options.Rows
 }
 
-// Reject implements decode.Sink.
+// Reject implements decode.Sink and decode.MetricSink.
 func (p *previewer) Reject(reason string, raw []byte) error {
 	p.preview.In++
 	p.reject(reason, raw)
@@ -174,8 +154,56 @@ func (p *previewer) reject(reason string, raw []byte) {
 	}
 }
 
-// row copies a row by way of a Logs, which owns what it gives back.
-func (p *previewer) row(r *columns.LogRow) PreviewRow {
+// logPreviewer shows rows of logs.
+type logPreviewer struct {
+	*previewer
+	logs    *columns.Logs
+	mapper  *mapping.Mapper
+	streams streamLimit
+}
+
+func newLogPreviewer(p *previewer) *logPreviewer {
+	logs := columns.NewLogs()
+	l := &logPreviewer{previewer: p, logs: logs, mapper: mapping.New(logs), streams: newStreamLimit(p.options.Limits.MaxStreams)}
+	l.mapper.SetLabels(p.options.Labels)
+	return l
+}
+
+// Origin implements decode.Sink.
+func (p *logPreviewer) Origin(o *columns.Origin) {
+	if p.logs.Bytes() > maxPreviewMemory {
+		p.logs.Reset()
+		p.mapper.Reset()
+	}
+	p.mapper.Origin(o)
+	p.shared = p.shared[:0]
+	for _, l := range p.logs.StreamLabels(p.mapper.Stream()) {
+		p.share("stream", l.Name, columns.KindString)
+	}
+	p.origin(o)
+}
+
+// Row implements decode.Sink.
+func (p *logPreviewer) Row(r *columns.LogRow) error {
+	p.preview.In++
+	reason := p.accept.time(r.Time)
+	if reason == "" && !p.streams.allows(p.mapper.Stream()) {
+		reason = ReasonTooManyStreams
+	}
+	if reason != "" {
+		p.line = decode.AppendOTLP(p.line[:0], reason, p.mapper.CurrentOrigin(), r)
+		p.reject(reason, p.line)
+		return nil
+	}
+	p.mapper.Row(r, p.options.Limits.MaxAttributes)
+	if p.row("log", r.Attributes) {
+		p.preview.Rows = append(p.preview.Rows, p.shownRow(r))
+	}
+	return nil
+}
+
+// shownRow copies a row by way of a Logs, which owns what it gives back.
+func (p *logPreviewer) shownRow(r *columns.LogRow) PreviewRow {
 	one := columns.NewLogs()
 	labels := p.logs.StreamLabels(r.Stream)
 	stream, origin := one.Stream(labels), one.Origin(p.logs.OriginOf(r.Origin))

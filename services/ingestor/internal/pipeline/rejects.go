@@ -36,6 +36,11 @@ func (r *rejects) row(reason string, o *columns.Origin, row *columns.LogRow) err
 	return r.write()
 }
 
+func (r *rejects) point(reason string, o *columns.Origin, m *decode.Metric, p *decode.Point) error {
+	r.line = decode.AppendOTLPPoint(r.line[:0], reason, o, m, p)
+	return r.write()
+}
+
 func (r *rejects) raw(reason string, raw []byte) error {
 	r.line = decode.AppendRejected(r.line[:0], reason, raw)
 	return r.write()

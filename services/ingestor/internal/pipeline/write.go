@@ -15,17 +15,15 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
-	"github.com/lakerunner/lakerunner/pkg/segfile"
 )
 
 // writer writes groups of rows as segments of one lease.
 type writer struct {
 	*Worker
 	lease     *lake.Lease
-	logs      *columns.Logs
+	space     *workspace
 	directory string
 	// n numbers the lease's segments, uploaded ones of discarded objects included.
 	n int
@@ -41,8 +39,8 @@ type writer struct {
 	declared map[string]bool
 }
 
-func newWriter(w *Worker, lease *lake.Lease, logs *columns.Logs, directory string) *writer {
-	return &writer{Worker: w, lease: lease, logs: logs, directory: directory, declared: map[string]bool{}}
+func newWriter(w *Worker, lease *lake.Lease, space *workspace, directory string) *writer {
+	return &writer{Worker: w, lease: lease, space: space, directory: directory, declared: map[string]bool{}}
 }
 
 // declare tells the index of a key's folder before the first file is put there: what a lease that dies leaves behind is found by it.
@@ -103,33 +101,29 @@ func (w *writer) write(ctx context.Context, g groups) ([]lake.Segment, error) {
 type scratchPair struct{ parquet, sidecar *os.File }
 
 func (w *writer) segment(ctx context.Context, key groupKey, g *group) (*scratchPair, lake.Segment, error) {
-	w.logs.Sort(g.rows)
 	slices.Sort(g.sources)
 	sources := slices.Clone(slices.Compact(g.sources))
 	pair, err := w.scratch()
 	if err != nil {
 		return nil, lake.Segment{}, err
 	}
-	meta := segfile.Meta{
-		Organization: w.lease.Organization, Signal: lake.SignalLogs, Window: key.window(), Lease: w.lease.ID, Sources: sources,
-		AppliedDelete: w.applied,
-	}
-	written, err := pair.write(ctx, w.logs, g.rows, meta)
+	m := meta{organization: w.lease.Organization, window: key.window(), lease: w.lease.ID, sources: sources, applied: w.applied}
+	written, err := pair.write(ctx, w.space.plane(key.signal), g.rows, m)
 	if err != nil {
 		pair.close()
 		return nil, lake.Segment{}, err
 	}
-	if written.Rows != int64(len(g.rows)) {
+	if written.rows != int64(len(g.rows)) {
 		pair.close()
-		return nil, lake.Segment{}, fault.New(fault.Internal, "a segment of %d rows was written with %d", len(g.rows), written.Rows)
+		return nil, lake.Segment{}, fault.New(fault.Internal, "a segment of %d rows was written with %d", len(g.rows), written.rows)
 	}
 	w.deps.Counters.segment(written)
 	return pair, lake.Segment{
-		Organization: w.lease.Organization, Signal: lake.SignalLogs, Window: meta.Window, Bucket: key.bucket,
-		Key:   lake.SegmentKey(w.lease.Organization, lake.SignalLogs, meta.Window, w.lease.ID, w.n),
-		Bytes: written.Bytes, SidecarBytes: written.SidecarBytes, Rows: written.Rows,
-		FirstTime: written.First, LastTime: written.Last, FormatVersion: written.FormatVersion, RowHash: written.RowHash, Sources: sources,
-		AppliedDelete: w.applied, Identified: written.Identified,
+		Organization: w.lease.Organization, Signal: key.signal, Window: m.window, Bucket: key.bucket,
+		Key:   lake.SegmentKey(w.lease.Organization, key.signal, m.window, w.lease.ID, w.n),
+		Bytes: written.bytes, SidecarBytes: written.sidecarBytes, Rows: written.rows,
+		FirstTime: written.first, LastTime: written.last, FormatVersion: written.formatVersion, RowHash: written.rowHash, Sources: sources,
+		AppliedDelete: w.applied, Identified: written.identified,
 	}, nil
 }
 
@@ -146,19 +140,19 @@ func (w *writer) scratch() (*scratchPair, error) {
 	return &scratchPair{parquet: parquet, sidecar: sidecar}, nil
 }
 
-func (p *scratchPair) write(ctx context.Context, logs *columns.Logs, rows []uint32, m segfile.Meta) (segfile.Written, error) {
+func (p *scratchPair) write(ctx context.Context, from plane, rows []uint32, m meta) (written, error) {
 	parquet, sidecar := bufio.NewWriterSize(p.parquet, 256<<10), bufio.NewWriterSize(p.sidecar, 64<<10)
-	written, err := segfile.WriteLogs(ctx, parquet, sidecar, logs, rows, m)
+	w, err := from.write(ctx, parquet, sidecar, rows, m)
 	if err != nil {
-		return written, fmt.Errorf("write segment: %w", err)
+		return w, fmt.Errorf("write segment: %w", err)
 	}
 	if err := parquet.Flush(); err != nil {
-		return written, scratchError(err)
+		return w, scratchError(err)
 	}
 	if err := sidecar.Flush(); err != nil {
-		return written, scratchError(err)
+		return w, scratchError(err)
 	}
-	return written, nil
+	return w, nil
 }
 
 func (p *scratchPair) close() {

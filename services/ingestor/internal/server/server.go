@@ -319,10 +319,10 @@ func (s *Server) PreviewObject(ctx context.Context, request *ingestorv1.PreviewO
 		rows = defaultPreviewRows
 	}
 	snapshot := s.deps.Config.Current()
-	preview, err := pipeline.Look(content, pipeline.PreviewOptions{
-		Limits: limitsOf(snapshot, resolution.Organization), Labels: snapshot.StreamLabels(resolution),
-		Decode: decode.Options{ObjectTime: written, Hint: resolution.Signal}, Now: now, Rows: rows,
-	})
+	options := pipeline.PreviewOptionsOf(snapshot, resolution.Organization)
+	options.Labels, options.Decode = snapshot.StreamLabels(resolution), decode.Options{ObjectTime: written, Hint: resolution.Signal}
+	options.Now, options.Rows = now, rows
+	preview, err := pipeline.Look(content, options)
 	if err != nil && !pipeline.Unsupported(err) && fault.KindOf(err) != fault.Invalid {
 		return nil, err
 	}
@@ -363,13 +363,6 @@ func (s *Server) broughtBy(ctx context.Context, object lake.Object) (config.Reso
 	}
 	resolution, err := s.resolve(ctx, object)
 	return resolution, time.Now(), err
-}
-
-func limitsOf(s *config.Snapshot, id lake.Organization) config.Limits {
-	if organization, ok := s.Organization(id); ok {
-		return organization.Limits
-	}
-	return config.DefaultLimits()
 }
 
 // nobody names the receipts of objects that no storage profile claims; no organization can be called so.
