@@ -272,6 +272,19 @@ func TestInspect(t *testing.T) {
 		}
 	})
 
+	t.Run("N1: a file that is committed while it is compared is left alone", func(t *testing.T) {
+		t.Parallel()
+		l := setup(t, settings{config: janitor.Config{Grace: time.Millisecond}})
+		window := lake.WindowOf(time.Now(), time.Hour)
+		lease := l.claim(window)
+		late := l.write(lease.ID, window, 0)
+		l.during = map[string]func(){"inspect-compared": func() { l.commit(lease, late) }}
+		must(l, l.api.InspectFiles)(&janitorv1.InspectFilesRequest{Signal: lakev1.Signal_SIGNAL_LOGS, Start: timestamppb.New(window.Start)})
+		if diff := cmp.Diff([]string{late.Key, lake.SidecarKey(late.Key)}, l.segmentFiles()); diff != "" || l.live() != 1 {
+			t.Errorf("%d segments live, their files: %s", l.live(), diff)
+		}
+	})
+
 	t.Run("N1: a young file is left alone", func(t *testing.T) {
 		t.Parallel()
 		l := setup(t, settings{config: janitor.Config{Grace: time.Hour}})

@@ -37,8 +37,9 @@ type lab struct {
 	bucket *s3test.Bucket
 	source config.Source
 	api    janitorv1.JanitorServiceServer
-	ctx    context.Context //nolint:containedctx // of the caller of the API
-	crash  string          // checkpoint at which the next step ends
+	ctx    context.Context   //nolint:containedctx // of the caller of the API
+	crash  string            // checkpoint at which the next step ends
+	during map[string]func() // what others do meanwhile, by checkpoint, once
 	put    int
 }
 
@@ -91,6 +92,10 @@ func (l *lab) RegisterService(_ *grpc.ServiceDesc, implementation any) {
 
 // checkpoint ends the step under way as a crash would: nothing after it is done.
 func (l *lab) checkpoint(name string) {
+	if others := l.during[name]; others != nil {
+		delete(l.during, name)
+		others()
+	}
 	if name != "" && name == l.crash {
 		l.crash = ""
 		panic("crash at " + name)

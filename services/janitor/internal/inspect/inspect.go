@@ -5,8 +5,8 @@
 //
 // Invariants:
 //
-//	N1. A file is an orphan only when no segment has it, live or removed, by an index read after the listing; when its lease is not alive;
-//	    and when it was written longer than the grace ago by the database's clock.
+//	N1. A file is an orphan only when no segment has it, live or removed, by an index read after the listing and after its lease was seen not
+//	    to be alive; and when it was written longer than the grace ago by the database's clock.
 //	N2. A file of a lease that the index does not know is kept if a commit record in the bucket names the lease: the index is then older
 //	    than the bucket (a restored database), and must be brought up to it first.
 //	N3. A segment is marked as missing only when the store itself says of its file, or its sidecar, that it is not there.
@@ -266,7 +266,7 @@ func (c *comparison) list(ctx context.Context) error {
 }
 
 func (c *comparison) ask(ctx context.Context) error {
-	c.known = map[place]bool{}
+	c.known, c.live = map[place]bool{}, nil
 	var after lake.SegmentID
 	for {
 		files, err := c.deps.Index.SegmentsOfDay(ctx, c.scope.Organization, c.signal, c.day, after, page)
@@ -299,9 +299,17 @@ func (c *comparison) orphans(ctx context.Context, result *Result) error {
 	if err != nil {
 		return err
 	}
+	if len(dead) > 0 { // one of them may have ended by committing its files since the index was read
+		if err := c.ask(ctx); err != nil {
+			return err
+		}
+	}
 	doomed := map[string][]string{}
 	for _, lease := range dead {
 		for _, at := range candidates[lease] {
+			if c.known[at] {
+				continue
+			}
 			result.Orphaned++
 			result.OrphanedBytes += c.files[at].Size
 			doomed[at.bucket] = append(doomed[at.bucket], at.key)
