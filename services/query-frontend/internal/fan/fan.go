@@ -26,6 +26,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
@@ -100,6 +101,8 @@ type Part struct {
 	Fragment   func(*workerv1.ScanRequest)
 	NewDecoder func() Decoder
 	Done       func(Decoder) error
+	// Failed, if it is set, returns what an error of the worker's means that is not to be asked again elsewhere.
+	Failed func(error) error
 }
 
 // Scan is one question to all workers.
@@ -261,6 +264,13 @@ func (b *batch) key() string {
 	return b.segments[0].Key
 }
 
+func (b *batch) failed(err error) error {
+	if b.part != nil && b.part.Failed != nil {
+		return b.part.Failed(err)
+	}
+	return err
+}
+
 // spreadParts gives each worker about as many keys as each other.
 func spreadParts(parts []*Part, workers []Worker) []batch {
 	keys := make([]string, len(parts))
@@ -339,7 +349,7 @@ func (r *run) scanBatch(ctx context.Context, b batch) error {
 		return r.take(b, decoder)
 	}
 	if !retryable(ctx, err) {
-		return err
+		return b.failed(err)
 	}
 	r.markDown(b.worker.Name)
 	r.scan.Tally.retried()
@@ -434,7 +444,24 @@ func segmentOf(s *lake.Segment) *workerv1.Segment {
 		AppliedDelete: int64(s.AppliedDelete),
 		Identified:    s.Identified,
 		Lease:         merged(s),
+		Resolution:    resolutionOf(s),
+		Shard:         ShardProto(s.Shard),
 	}
+}
+
+func resolutionOf(s *lake.Segment) *durationpb.Duration {
+	if s.Resolution == 0 {
+		return nil
+	}
+	return durationpb.New(s.Resolution)
+}
+
+// ShardProto returns a shard as fragments have it; nil for all series.
+func ShardProto(s lake.Shard) *workerv1.Shard {
+	if s.Whole() {
+		return nil
+	}
+	return &workerv1.Shard{Index: s.Index, Count: s.Count}
 }
 
 // merged is the lease that added a segment, if its rows have no doubles among those that the lease added: ingest leaves them in.

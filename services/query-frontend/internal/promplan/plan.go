@@ -86,6 +86,18 @@ func (l *Leaf) Remarked(start, end int) (int, int) {
 	if l.Placed {
 		return start, end
 	}
+	return l.place()
+}
+
+// RemarkedPart is Remarked of Parts.
+func (l *Leaf) RemarkedPart(start, end int) (int, int) {
+	if l.Merge == MergeAverage {
+		return l.place()
+	}
+	return l.Remarked(start, end)
+}
+
+func (l *Leaf) place() (int, int) {
 	at := l.Expr.PositionRange()
 	return int(at.Start), int(at.End)
 }
