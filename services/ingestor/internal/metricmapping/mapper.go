@@ -170,7 +170,10 @@ func (m *Mapper) SetOptions(o Options) {
 	o.Promote, o.Identifying = slices.Clone(o.Promote), slices.Clone(o.Identifying)
 	m.options, m.promote, m.identifying = o, setOf(o.Promote), setOf(o.Identifying)
 	m.namer = otlptranslator.MetricNamer{WithMetricSuffixes: o.Suffixes, UTF8Allowed: o.UTF8}
-	m.labels = otlptranslator.LabelNamer{UTF8Allowed: o.UTF8}
+	m.labels = otlptranslator.LabelNamer{
+		UTF8Allowed: o.UTF8, PreserveMultipleUnderscores: true,
+		UnderscoreLabelSanitization: true, //nolint:staticcheck // as Prometheus has it where nobody says otherwise
+	}
 	m.Forget()
 }
 
