@@ -28,6 +28,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/prom"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/fan"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/logs"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/place"
@@ -52,6 +53,9 @@ type Options struct {
 	MaxPoints    int           // samples held for one leaf of a query
 	SoleBytes    int64         // bytes of segments that one worker may be asked to evaluate alone
 	TailInterval time.Duration // between looks for new segments; one second
+	// DelayedNames drops names of metrics at the end of an evaluation, and StartTimestamps takes counter resets from start times: Prometheus' features
+	// promql-delayed-name-removal and use-start-timestamps.
+	DelayedNames, StartTimestamps bool
 }
 
 // Frontend answers queries. Safe for concurrent use.
@@ -59,16 +63,21 @@ type Frontend struct {
 	index   Index
 	config  config.Source
 	fan     *fan.Fan
+	engine  *prom.Engine // of PromQL
 	options Options
 	meters  *Meters
 }
+
+// engineTimeout is longer than any query may take: its own context ends it.
+const engineTimeout = 24 * time.Hour
 
 // New returns a Frontend.
 func New(ix Index, source config.Source, f *fan.Fan, meters *Meters, options Options) *Frontend {
 	if options.TailInterval <= 0 {
 		options.TailInterval = time.Second
 	}
-	return &Frontend{index: ix, config: source, fan: f, options: options, meters: meters}
+	engine := prom.New(prom.Options{Timeout: engineTimeout, DelayedNameRemoval: options.DelayedNames, StartTimestamps: options.StartTimestamps})
+	return &Frontend{index: ix, config: source, fan: f, engine: engine, options: options, meters: meters}
 }
 
 // Warm asks the index once, so that the first query need not wait for a connection and a plan. That it cannot be asked yet matters to nobody.

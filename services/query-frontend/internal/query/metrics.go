@@ -44,6 +44,7 @@ type MetricAnswer struct {
 
 // SampleStatistics counts samples as Prometheus does.
 type SampleStatistics struct {
+	Read  int64 // of the series that were selected
 	Total int64 // looked at, over all steps
 	Peak  int64 // most that were held at a time in one place
 }
@@ -183,11 +184,6 @@ type RawSeries struct {
 	Values         []float64
 	HistogramTimes []int64
 	Histograms     []*histogram.FloatHistogram
-}
-
-// EvaluateMetrics answers a PromQL query.
-func (f *Frontend) EvaluateMetrics(ctx context.Context, req MetricRequest) (MetricAnswer, error) {
-	return MetricAnswer{}, errNotYet
 }
 
 // ReadSamples calls each with the samples of series as they were received, ordered by labels, each series once. An error of each ends it. It is remote read's.

@@ -24,6 +24,8 @@ type Statistics struct {
 	Duration        time.Duration
 	Completeness    index.Completeness
 	Partial         string // why the answer was cut; empty: it was not
+	// Resolution is the coarsest of rollups that answered; zero: rows as they were received did.
+	Resolution time.Duration
 }
 
 // Headers of HTTP answers that say how complete they are and what they cost.
@@ -31,6 +33,7 @@ const (
 	HeaderCompleteness = "X-Lakerunner-Completeness"
 	HeaderPartial      = "X-Lakerunner-Partial"
 	HeaderStatistics   = "X-Lakerunner-Statistics"
+	HeaderResolution   = "X-Lakerunner-Resolution"
 )
 
 // Headers returns the figures as values of HTTP headers.
@@ -44,6 +47,9 @@ func (s *Statistics) Headers() map[string]string {
 		HeaderStatistics: fmt.Sprintf(
 			"segments_considered=%d, segments_pruned=%d, segments_read=%d, bytes_considered=%d, bytes_read=%d, bytes_fetched=%d, object_requests=%d, cache_hits=%d, rows_scanned=%d, retries=%d, seconds=%.4f",
 			s.Considered, s.Pruned(), s.SegmentsRead, s.BytesConsidered, s.BytesRead, s.BytesFetched, s.ObjectRequests, s.CacheHits, s.RowsScanned, s.Retries, s.Duration.Seconds()),
+	}
+	if s.Resolution > 0 {
+		headers[HeaderResolution] = s.Resolution.String()
 	}
 	if s.Partial != "" {
 		headers[HeaderPartial] = s.Partial
