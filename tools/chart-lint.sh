@@ -9,7 +9,7 @@ copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -r deploy/charts/. "$copy"
 cd "$copy"
-for chart in notifier ingestor compactor janitor query-frontend query-worker lakerunner; do
+for chart in notifier ingestor compactor rollup janitor query-frontend query-worker lakerunner; do
 	"$helm" dependency build "$chart" >/dev/null
 	"$helm" lint --quiet "$chart"
 	"$helm" template lakerunner "$chart" --set autoscaling.enabled=true >"$copy/rendered.yaml"

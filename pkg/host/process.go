@@ -94,7 +94,7 @@ func NewProcess(ctx context.Context, start Start) (*Process, error) {
 // Sections are the top-level keys of a configuration file that hold the settings of one service each. All processes may share a
 // file, so each passes over the sections of the others.
 func Sections() []string {
-	return []string{"notifier", "ingestor", "compactor", "janitor", "query_frontend", "query_worker", "lakerunner"}
+	return []string{"notifier", "ingestor", "compactor", "rollup", "janitor", "query_frontend", "query_worker", "lakerunner"}
 }
 
 func ownKeys() []string {

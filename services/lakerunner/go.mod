@@ -216,6 +216,7 @@ require (
 	github.com/lakerunner/lakerunner/services/notifier v0.0.0
 	github.com/lakerunner/lakerunner/services/query-frontend v0.0.0
 	github.com/lakerunner/lakerunner/services/query-worker v0.0.0
+	github.com/lakerunner/lakerunner/services/rollup v0.0.0
 	github.com/lufia/plan9stats v0.0.0-20251013123823-9fd1530e3ec3 // indirect
 	github.com/mattn/go-colorable v0.1.15 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
@@ -359,3 +360,5 @@ replace github.com/hashicorp/memberlist => github.com/grafana/memberlist v0.3.1-
 replace github.com/lakerunner/lakerunner/services/compactor => ../../services/compactor
 
 replace github.com/lakerunner/lakerunner/services/janitor => ../../services/janitor
+
+replace github.com/lakerunner/lakerunner/services/rollup => ../../services/rollup

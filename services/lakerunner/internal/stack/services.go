@@ -16,6 +16,7 @@ import (
 	"github.com/lakerunner/lakerunner/services/notifier"
 	queryfrontend "github.com/lakerunner/lakerunner/services/query-frontend"
 	queryworker "github.com/lakerunner/lakerunner/services/query-worker"
+	"github.com/lakerunner/lakerunner/services/rollup"
 )
 
 // webhookSource names the bucket's event sender among the webhook's sources.
@@ -26,6 +27,7 @@ type ServiceSettings struct {
 	Notifier  notifier.Config
 	Ingestor  ingestor.Config
 	Compactor compactor.Config
+	Rollup    rollup.Config
 	Janitor   janitor.Config
 	Frontend  queryfrontend.Config
 	Worker    queryworker.Config
@@ -50,6 +52,7 @@ func (o Options) build(ctx context.Context, p *host.Process) ([]host.Service, er
 		{o.Roles.Notifier, o.newNotifier},
 		{o.Roles.Ingestor, o.newIngestor},
 		{o.Roles.Compactor, o.newCompactor},
+		{o.Roles.Rollup, o.newRollup},
 		{o.Roles.Janitor, o.newJanitor},
 		{o.Roles.Worker, o.newWorker},
 		{o.Roles.Frontend, o.newFrontend},
@@ -70,7 +73,8 @@ func (o Options) build(ctx context.Context, p *host.Process) ([]host.Service, er
 func (o Options) read(p *host.Process) (*ServiceSettings, error) {
 	var s ServiceSettings
 	for section, into := range map[string]any{
-		"notifier": &s.Notifier, "ingestor": &s.Ingestor, "compactor": &s.Compactor, "janitor": &s.Janitor, "query-frontend": &s.Frontend, "query-worker": &s.Worker,
+		"notifier": &s.Notifier, "ingestor": &s.Ingestor, "compactor": &s.Compactor, "rollup": &s.Rollup, "janitor": &s.Janitor, "query-frontend": &s.Frontend,
+		"query-worker": &s.Worker,
 	} {
 		if err := p.Section(section, into); err != nil {
 			return nil, err
@@ -79,6 +83,7 @@ func (o Options) read(p *host.Process) (*ServiceSettings, error) {
 	s.Worker.Dir = cmp.Or(s.Worker.Dir, o.workerDir())
 	s.Ingestor.ScratchDir = cmp.Or(s.Ingestor.ScratchDir, o.scratchDir())
 	s.Compactor.ScratchDir = cmp.Or(s.Compactor.ScratchDir, o.scratchDir())
+	s.Rollup.ScratchDir = cmp.Or(s.Rollup.ScratchDir, o.scratchDir())
 	s.Janitor.ScratchDir = cmp.Or(s.Janitor.ScratchDir, o.scratchDir())
 	if o.WebhookToken != "" {
 		s.Notifier.Webhook.Tokens = append(s.Notifier.Webhook.Tokens, webhookSource+"="+o.WebhookToken)
@@ -121,6 +126,16 @@ func (o Options) newCompactor(_ context.Context, p *host.Process, s *ServiceSett
 	}
 	return compactor.New(s.Compactor, compactor.Deps{
 		Index: idx, Config: p.Source, Objects: chaos.Store(p.Objects(), "compactor", o.Faults), Log: p.Log, Meter: p.Meter, Checkpoint: o.Checkpoint,
+	})
+}
+
+func (o Options) newRollup(_ context.Context, p *host.Process, s *ServiceSettings) (host.Service, error) {
+	idx, err := o.index(p, "rollup")
+	if err != nil {
+		return nil, err
+	}
+	return rollup.New(s.Rollup, rollup.Deps{
+		Index: idx, Config: p.Source, Objects: chaos.Store(p.Objects(), "rollup", o.Faults), Log: p.Log, Meter: p.Meter, Checkpoint: o.Checkpoint,
 	})
 }
 

@@ -44,12 +44,12 @@ type Options struct {
 
 // Roles are the services to run.
 type Roles struct {
-	Notifier, Ingestor, Compactor, Janitor, Frontend, Worker bool
+	Notifier, Ingestor, Compactor, Rollup, Janitor, Frontend, Worker bool
 }
 
 func (o Options) withDefaults() Options {
 	if o.Roles == (Roles{}) {
-		o.Roles = Roles{Notifier: true, Ingestor: true, Compactor: true, Janitor: true, Frontend: true, Worker: true}
+		o.Roles = Roles{Notifier: true, Ingestor: true, Compactor: true, Rollup: true, Janitor: true, Frontend: true, Worker: true}
 	}
 	if o.Tune == nil {
 		o.Tune = func(*ServiceSettings) {}
