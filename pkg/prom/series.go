@@ -4,6 +4,8 @@ package prom
 
 import (
 	"context"
+	"slices"
+	"sort"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -46,4 +48,49 @@ type Selection struct {
 type Source interface {
 	// Select returns the series sorted by labels, without duplicates but for a delta one behind a cumulative one of the same labels. What it returns is not changed.
 	Select(ctx context.Context, s Selection) ([]Series, error)
+}
+
+// Trim leaves the samples of a range, both ends included.
+func (s *Series) Trim(start, end int64) {
+	from, to := within(s.Times, start, end)
+	s.Times, s.Values, s.Starts = s.Times[from:to], s.Values[from:to], part(s.Starts, from, to)
+	from, to = within(s.HistogramTimes, start, end)
+	s.HistogramTimes, s.Histograms, s.HistogramStarts = s.HistogramTimes[from:to], s.Histograms[from:to], part(s.HistogramStarts, from, to)
+}
+
+func within(times []int64, start, end int64) (from, to int) {
+	from = sort.Search(len(times), func(i int) bool { return times[i] >= start })
+	return from, max(from, sort.Search(len(times), func(i int) bool { return times[i] > end }))
+}
+
+// part is a stretch of a column that may be missing.
+func part(column []int64, from, to int) []int64 {
+	if column == nil {
+		return nil
+	}
+	return column[from:to]
+}
+
+// Sorted sorts series as a source must, and makes one of those that have the same labels and temporality: of two samples of one time that of the first series is kept.
+func Sorted(series []Series) []Series {
+	slices.SortStableFunc(series, func(a, b Series) int {
+		if c := labels.Compare(a.Labels, b.Labels); c != 0 || a.Delta == b.Delta {
+			return c
+		}
+		if b.Delta {
+			return -1
+		}
+		return 1
+	})
+	out := series[:0]
+	for i := range series {
+		if last := len(out) - 1; last >= 0 && out[last].Delta == series[i].Delta && labels.Equal(out[last].Labels, series[i].Labels) {
+			delta := out[last].Delta
+			out[last] = mergeTwo(&out[last], &series[i])
+			out[last].Delta = delta
+			continue
+		}
+		out = append(out, series[i])
+	}
+	return out
 }

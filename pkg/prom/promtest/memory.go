@@ -5,7 +5,6 @@ package promtest
 import (
 	"context"
 	"slices"
-	"sort"
 	"sync"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -90,8 +89,7 @@ func (m *Memory) Select(_ context.Context, s prom.Selection) ([]prom.Series, err
 			found = append(found, series)
 		}
 	}
-	Sort(found)
-	return found, nil
+	return prom.Sorted(found), nil
 }
 
 func matches(l labels.Labels, matchers []*labels.Matcher) bool {
@@ -116,39 +114,6 @@ func (s *samples) between(start, end int64) prom.Series {
 		out.HistogramStarts = append(out.HistogramStarts, one.start)
 	}
 	prom.Hints(&out)
-	Trim(&out, start, end)
+	out.Trim(start, end)
 	return out
-}
-
-// Trim leaves the samples of a range, both ends included.
-func Trim(s *prom.Series, start, end int64) {
-	from, to := within(s.Times, start, end)
-	s.Times, s.Values = s.Times[from:to], s.Values[from:to]
-	if s.Starts != nil {
-		s.Starts = s.Starts[from:to]
-	}
-	from, to = within(s.HistogramTimes, start, end)
-	s.HistogramTimes, s.Histograms = s.HistogramTimes[from:to], s.Histograms[from:to]
-	if s.HistogramStarts != nil {
-		s.HistogramStarts = s.HistogramStarts[from:to]
-	}
-}
-
-func within(times []int64, start, end int64) (from, to int) {
-	from = sort.Search(len(times), func(i int) bool { return times[i] >= start })
-	to = sort.Search(len(times), func(i int) bool { return times[i] > end })
-	return from, max(from, to)
-}
-
-// Sort sorts series as a source must: by labels, a cumulative one before a delta.
-func Sort(series []prom.Series) {
-	slices.SortFunc(series, func(a, b prom.Series) int {
-		if c := labels.Compare(a.Labels, b.Labels); c != 0 || a.Delta == b.Delta {
-			return c
-		}
-		if b.Delta {
-			return -1
-		}
-		return 1
-	})
 }
