@@ -95,6 +95,35 @@ func (c *Certificate) marshal(now time.Time) ([]byte, error) {
 	return json.Marshal(document)
 }
 
+// segments and objects are those that the document names.
+func (d *certificateDocument) segments() []index.DeletedSegment {
+	var segments []index.DeletedSegment
+	for _, s := range d.Segments {
+		segments = append(segments, index.DeletedSegment{
+			Segment: lake.SegmentID(numberOf(s.Segment)), Bucket: s.Bucket, Key: s.Key, Rows: s.Rows, RemovedAt: s.RemovedAt, GoneAt: s.GoneAt,
+		})
+	}
+	return segments
+}
+
+func (d *certificateDocument) objects() []index.DeletedSource {
+	var objects []index.DeletedSource
+	for _, o := range d.Objects {
+		receipt := lake.Receipt{
+			ID: lake.ReceiptID(numberOf(o.Receipt)), Organization: d.Organization,
+			Object: lake.Object{Bucket: o.Bucket, Key: o.Key, Tag: o.Tag, Size: o.Bytes},
+		}
+		objects = append(objects, index.DeletedSource{Receipt: receipt, Rows: o.Rows, Action: o.Action, DoneAt: o.DoneAt})
+	}
+	return objects
+}
+
+// numberOf reads a number that marshal wrote.
+func numberOf(text string) int64 {
+	n, _ := strconv.ParseInt(text, 10, 64)
+	return n
+}
+
 func hashOf(text []byte) string {
 	h := sha256.Sum256(text)
 	return hex.EncodeToString(h[:])

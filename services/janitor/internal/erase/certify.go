@@ -37,6 +37,8 @@ func (c *Certificate) seal(entry index.AuditEntry) error {
 		return fmt.Errorf("read entry %d of the audit log: %w", entry.ID, err)
 	}
 	c.Final, c.AuditEntry, c.SHA256, c.Limits = true, entry.ID, hashOf([]byte(entry.Detail)), text.Limits
+	// What the index says by now is another account: of later replays, and without receipts that were trimmed.
+	c.Segments, c.Objects = text.segments(), text.objects()
 	return nil
 }
 

@@ -381,6 +381,39 @@ func TestDeleteToTheEnd(t *testing.T) {
 	}
 }
 
+func TestAFinalCertificateStaysAsItIs(t *testing.T) {
+	l := setup(t)
+	r := l.object("raw/a", 0, "card 1", "fine")
+	d := l.delete(cards, lake.SourceLeave)
+	l.compact(l.run())
+	l.run()
+	l.sweep()
+	l.run()
+	l.wantState(d.ID, lake.DeleteDone)
+	want := l.certificate(d.ID)
+
+	// A replay leaves the same rows out once more.
+	if _, _, err := l.index.Replay(t.Context(), index.ReplayQuery{Organization: acme, Receipts: []lake.ReceiptID{r.ID}}); err != nil {
+		t.Fatal(err)
+	}
+	lease := l.claim(index.Batch{Kind: lake.TaskIngest})
+	again := lease.Receipts[0].ID
+	err := l.index.Commit(t.Context(), lease, lake.Edit{
+		Outcomes: []lake.Outcome{{Receipt: again, State: lake.ReceiptDone, Signal: lake.SignalLogs, RowsIn: 2, RowsOut: 0}},
+		Deleted:  []lake.DeletedRows{{Delete: d.ID, Source: again, Rows: 1}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := l.certificate(d.ID)
+	if !got.Final || got.SHA256 != want.SHA256 || len(got.Objects) != 1 || got.Objects[0].Action != actionLeft || got.Objects[0].Receipt.Object.Key != "raw/a" {
+		t.Errorf("it says %+v by now, want %+v", got, want)
+	}
+	if diff := cmp.Diff(want.Segments, got.Segments); diff != "" || len(got.Segments) != 1 {
+		t.Error(diff)
+	}
+}
+
 func TestWorkFromBeforeTheDelete(t *testing.T) {
 	t.Run("an ingest that did not see the delete keeps it from going on, and is rewritten", func(t *testing.T) {
 		l := setup(t)
