@@ -23,6 +23,8 @@ func (w *planner) wholeDay(segments []lake.Segment) (left []lake.Segment) {
 		}
 	}
 	switch at := w.daySettledAt(hours); {
+	case len(hours) == 0 && w.policy.Sharded:
+		return w.settleShards(days)
 	case len(hours) == 0:
 		w.note("no hour is left")
 	case w.state.Now.Before(at):
@@ -30,6 +32,8 @@ func (w *planner) wholeDay(segments []lake.Segment) (left []lake.Segment) {
 		w.note("its hours are not settled")
 	case bytesOf(segments) >= w.policy.Target:
 		w.note("a day of %s is left in hours", size(bytesOf(segments)))
+	case w.policy.Sharded:
+		return w.settleShards(segments)
 	default:
 		return w.lowVolume(hours, days)
 	}

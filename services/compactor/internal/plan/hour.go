@@ -12,7 +12,13 @@ import (
 
 // A segment is fresh until its window was settled with it.
 func (w *planner) fresh(s *lake.Segment) bool {
-	return s.Level == 0 || s.Level == 1 && s.Bytes < w.policy.Least
+	return s.Level == 0 || s.Level == 1 && (w.policy.Sharded || s.Bytes < w.policy.Least)
+}
+
+// defers reports whether a segment that came late puts off its window's being settled. Of shards, level 1 is also what a window is settled by that
+// is too much for one merge.
+func (w *planner) defers(s *lake.Segment) bool {
+	return s.Level == 0 || !w.policy.Sharded && w.fresh(s)
 }
 
 func (w *planner) small(s *lake.Segment) bool { return s.Bytes < w.policy.Least }
@@ -24,6 +30,9 @@ func (w *planner) hour(segments []lake.Segment) (left []lake.Segment) {
 		return w.hot(segments)
 	}
 	w.dayOf(segments)
+	if w.policy.Sharded {
+		return w.settleShards(segments)
+	}
 	return w.settle(segments)
 }
 
@@ -33,7 +42,7 @@ func (w *planner) settledAt(segments []lake.Segment) time.Time {
 	at := segments[0].Window.End().Add(w.policy.Settle)
 	var oldest, newest time.Time
 	for i := range segments {
-		if s := &segments[i]; w.fresh(s) {
+		if s := &segments[i]; w.defers(s) {
 			oldest = earlier(oldest, s.CreatedAt)
 			newest = later(newest, s.CreatedAt)
 		}
@@ -62,7 +71,7 @@ func (w *planner) hot(segments []lake.Segment) (left []lake.Segment) {
 		switch s := segments[i]; {
 		case s.Level == 0:
 			zero = append(zero, s)
-		case w.small(&s):
+		case w.policy.Sharded && s.Level == 1 && s.Shard.Whole(), !w.policy.Sharded && w.small(&s):
 			small = append(small, s)
 		default:
 			left = append(left, s)
@@ -85,6 +94,9 @@ func (w *planner) enoughFresh(zero []lake.Segment) (left []lake.Segment) {
 }
 
 func (w *planner) enoughSmall(small []lake.Segment) (left []lake.Segment) {
+	if w.policy.Sharded {
+		return w.enoughWhole(small)
+	}
 	if len(small) < 2 || len(small) < w.policy.FanIn && bytesOf(small) < w.policy.Target {
 		return small
 	}

@@ -3,8 +3,8 @@
 // Package plan decides what compaction does to a window. It is pure: the same state, policy and time give the same plan.
 //
 // A window is hot until Policy.Settle after its end, and again while late data keeps coming; else it is settled. Levels: 0 is what ingest
-// writes, 1 was merged while its window was hot, 2 was settled, 3 is of a day. The invariants, I1 to I9, are in the service's README, and
-// each is the name of a test.
+// writes, 1 was merged while its window was hot, 2 was settled, 3 is of a day. Segments of logs are cut by size; those of metrics are of shards, of which
+// a window has more when it holds more (Policy.Sharded). The invariants are in the service's README, and each is the name of a test.
 //
 // It does not read segments: whether a delete or a rule finds anything in one is for others to look up (Merge.Doubtful).
 package plan
@@ -35,6 +35,12 @@ type Policy struct {
 	// FanIn and MergeBytes bound the inputs of one merge, LeaseBytes those of a plan's merges.
 	FanIn                  int
 	MergeBytes, LeaseBytes int64
+	// Sharded says that outputs are of shards, and not cut by size: a settled window has one segment for each. Of row identities nothing is known then:
+	// all rows have them.
+	Sharded bool
+	// Shard is what one is to have at most in a settled window, and MaxShards how many of them there are at most: a power of two.
+	Shard     int64
+	MaxShards uint32
 	// Rules change or drop rows of windows that are old enough.
 	Rules []Rule
 	// Format is the version that segments are to have. Older ones are rewritten when they are settled.
@@ -54,14 +60,14 @@ func Defaults() Policy {
 	return Policy{
 		FreshSegments: 16, FreshBytes: 32 << 20, FreshWait: 90 * time.Second, Settle: 15 * time.Minute,
 		Target: 128 << 20, Least: 64 << 20, Most: 256 << 20,
-		DaySettle: time.Hour, Leftover: 24 * time.Hour, FanIn: 64, MergeBytes: 1 << 30, LeaseBytes: 2 << 30,
+		DaySettle: time.Hour, Leftover: 24 * time.Hour, FanIn: 64, MergeBytes: 1 << 30, LeaseBytes: 2 << 30, Shard: 64 << 20, MaxShards: 64,
 	}
 }
 
 // State is what one snapshot of the index says of a window.
 type State struct {
 	Window lake.Window
-	// Segments are live, and their windows lie in Window.
+	// Segments are live, and their windows lie in Window. Rollups among them are not looked at.
 	Segments []lake.Segment
 	// Deletes of data that overlap the window; Latest is the highest number there is.
 	Deletes []lake.Delete
@@ -105,8 +111,11 @@ type Merge struct {
 	Window lake.Window
 	Level  int
 	Reason Reason
-	// Target is where an output ends; see segfile.MergeOptions.
+	// Target is where an output ends; see segfile.MergeOptions. Zero: of Shards.
 	Target int64
+	// Shards is how many shards the outputs are of; zero: they are not of shards. Inputs that are of shards themselves, of the same or fewer, have only
+	// rows of some of them.
+	Shards uint32
 	// Doubtful says that there is nothing to do if neither the input's Deletes nor its Rules find anything in it: a mark will do.
 	Doubtful bool
 	// Rules are those of the outputs, sorted.
@@ -138,6 +147,7 @@ type Plan struct {
 // Make plans.
 func Make(s State, p Policy) Plan {
 	w := planner{state: s, policy: p.orDefaults()}
+	w.state.Segments = slices.DeleteFunc(slices.Clone(s.Segments), func(s lake.Segment) bool { return s.Resolution > 0 })
 	for _, part := range w.parts() {
 		w.part(part)
 	}
@@ -158,6 +168,8 @@ func (p Policy) orDefaults() Policy {
 	p.FanIn = cmp.Or(p.FanIn, d.FanIn)
 	p.MergeBytes = cmp.Or(p.MergeBytes, d.MergeBytes)
 	p.LeaseBytes = cmp.Or(p.LeaseBytes, d.LeaseBytes)
+	p.Shard = cmp.Or(p.Shard, d.Shard)
+	p.MaxShards = cmp.Or(p.MaxShards, d.MaxShards)
 	return p
 }
 
@@ -210,6 +222,9 @@ func (w *planner) part(segments []lake.Segment) {
 
 // asked merges all there is.
 func (w *planner) asked(segments []lake.Segment) (left []lake.Segment) {
+	if w.policy.Sharded {
+		return w.intoShards(segments, ReasonAsked, w.shardsOf(segments))
+	}
 	if len(segments) == 1 && segments[0].Level > 0 {
 		return segments
 	}
@@ -232,7 +247,9 @@ func earlier(a, b time.Time) time.Time {
 }
 
 func (w *planner) note(format string, arguments ...any) {
-	w.notes = append(w.notes, fmt.Sprintf(format, arguments...))
+	if note := fmt.Sprintf(format, arguments...); !slices.Contains(w.notes, note) {
+		w.notes = append(w.notes, note)
+	}
 }
 
 // finish orders the merges, and cuts off what is too much for once.

@@ -54,11 +54,32 @@ func check(t *testing.T, s plan.State, p plan.Policy, made plan.Plan) {
 			}
 		}
 	}
+	if p.Sharded {
+		checkShards(t, s, made)
+	}
 	if identified > 1 {
 		t.Errorf("I14: %d merges with row identities in one lease", identified)
 	}
 	if made.More && made.Again.IsZero() || !made.Again.IsZero() && made.Again.Before(s.Now) {
 		t.Errorf("I8: more is to be done, again at %s", made.Again)
+	}
+}
+
+// checkShards holds a plan of segments of shards to its invariants.
+func checkShards(t *testing.T, s plan.State, made plan.Plan) {
+	t.Helper()
+	for _, m := range made.Merges {
+		if m.Target != 0 || m.Shards == 0 || m.Shards > plan.Defaults().MaxShards || m.Shards&(m.Shards-1) != 0 {
+			t.Errorf("I15: a merge into %d shards, or of %d bytes each", m.Shards, m.Target)
+		}
+		for _, in := range m.Inputs {
+			if in.Shard.Count > m.Shards {
+				t.Errorf("I15: a shard of %d becomes one of %d", in.Shard.Count, m.Shards)
+			}
+			if in.Resolution > 0 {
+				t.Errorf("I17: rollup %d is compacted", in.ID)
+			}
+		}
 	}
 }
 
@@ -78,6 +99,16 @@ func TestI1toI3HoldForAnyState(t *testing.T) {
 			s.Segments = append(s.Segments, anySegment(rng, s, id))
 		}
 		p := plan.Policy{Format: 2, Rules: []plan.Rule{{Name: "hash:a", After: 20 * time.Hour}, {Name: "expire:b", After: 40 * time.Hour, Expires: true}}}
+		check(t, s, p, plan.Make(s, p))
+		p = plan.Policy{Format: 2, Sharded: true, Rules: p.Rules[1:]}
+		for i := range s.Segments {
+			of := &s.Segments[i]
+			of.Identified, of.Rules, of.Shard = false, nil, lake.Shard{Count: 1 << rng.IntN(4)}
+			of.Shard.Index = rng.Uint32N(of.Shard.Count)
+			if rng.IntN(20) == 0 {
+				of.Resolution = time.Minute
+			}
+		}
 		check(t, s, p, plan.Make(s, p))
 	}
 }

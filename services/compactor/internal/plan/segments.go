@@ -50,8 +50,13 @@ func (w *planner) chunk(segments []lake.Segment) int {
 	return len(segments)
 }
 
-// add plans a merge. A segment that must be rewritten anyhow lends it its reason.
+// add plans a merge.
 func (w *planner) add(inputs []lake.Segment, reason Reason, level int) {
+	w.addOf(inputs, reason, level, w.shardsOf(inputs))
+}
+
+// addOf plans a merge into shards, where segments are of such. A segment that must be rewritten anyhow lends it its reason.
+func (w *planner) addOf(inputs []lake.Segment, reason Reason, level int, shards uint32) {
 	inputs = slices.Clone(inputs)
 	reasons := order()
 	for i := range inputs {
@@ -63,9 +68,13 @@ func (w *planner) add(inputs []lake.Segment, reason Reason, level int) {
 	if w.day() {
 		window = w.state.Window
 	}
-	w.plan.Merges = append(w.plan.Merges, Merge{
-		Inputs: inputs, Window: window, Level: level, Reason: reason, Target: w.target(bytesOf(inputs)), Rules: w.rulesAfter(inputs),
-	})
+	m := Merge{Inputs: inputs, Window: window, Level: level, Reason: reason, Rules: w.rulesAfter(inputs)}
+	if w.policy.Sharded {
+		m.Shards = shards
+	} else {
+		m.Target = w.target(bytesOf(inputs))
+	}
+	w.plan.Merges = append(w.plan.Merges, m)
 }
 
 // target cuts the outputs of a merge so that none is less than the policy's target, and there are fewer than inputs.
@@ -87,10 +96,8 @@ func (w *planner) alone(s *lake.Segment) {
 		return
 	}
 	doubtful := len(s.MaskedSources) == 0 && s.FormatVersion >= w.policy.Format
-	w.plan.Merges = append(w.plan.Merges, Merge{
-		Inputs: []lake.Segment{*s}, Window: s.Window, Level: max(1, s.Level), Reason: reason, Target: w.target(s.Bytes),
-		Doubtful: doubtful, Rules: w.rulesAfter([]lake.Segment{*s}),
-	})
+	w.addOf([]lake.Segment{*s}, reason, max(1, s.Level), count(s))
+	w.plan.Merges[len(w.plan.Merges)-1].Doubtful = doubtful
 }
 
 // must is why a segment has to be rewritten whatever its size; empty: it has not.

@@ -84,6 +84,8 @@ func (p *parser) line(fields []string) {
 		p.state.Now = p.time(fields[1])
 	case "asked":
 		p.state.Asked = true
+	case "sharded":
+		p.policy.Sharded = true
 	case "segments", "segment":
 		p.segments(fields[1:])
 	case "delete":
@@ -97,7 +99,7 @@ func (p *parser) line(fields []string) {
 	}
 }
 
-// segments reads "1-8 level=0 bytes=4M age=2m ...".
+// segments reads "1-8 level=0 bytes=4M age=2m ...". With shard=0/4, segments are of shards from that one on.
 func (p *parser) segments(fields []string) {
 	s := lake.Segment{
 		Window: p.state.Window, Bucket: "b", FormatVersion: 2, Signal: lake.SignalLogs, Organization: "acme", Rows: 1, CreatedAt: p.state.Now,
@@ -118,6 +120,7 @@ func (p *parser) segments(fields []string) {
 	for id := p.number(first); id <= p.number(last); id++ {
 		s.ID = lake.SegmentID(id)
 		p.state.Segments = append(p.state.Segments, s)
+		s.Shard.Index++
 	}
 }
 
@@ -143,6 +146,11 @@ func (p *parser) set(s *lake.Segment, field string) {
 	case "identified":
 		s.Identified = true
 		s.Lease = lake.LeaseID(value)
+	case "shard":
+		index, count, _ := strings.Cut(value, "/")
+		s.Shard = lake.Shard{Index: uint32(p.number(index)), Count: uint32(p.number(count))}
+	case "resolution":
+		s.Resolution = p.duration(value)
 	case "hour":
 		s.Window = lake.WindowOf(p.time(value), time.Hour)
 	case "day":
@@ -199,7 +207,15 @@ func (p *parser) bytes(text string) int64 {
 func describe(p plan.Plan) string {
 	var b strings.Builder
 	for _, m := range p.Merges {
-		fmt.Fprintf(&b, "merge %s: %s of %d KiB -> level %d, %d KiB each", m.Reason, idsOf(m.Inputs), m.Bytes()>>10, m.Level, m.Target>>10)
+		fmt.Fprintf(&b, "merge %s: %s of %d KiB -> level %d, ", m.Reason, idsOf(m.Inputs), m.Bytes()>>10, m.Level)
+		switch {
+		case m.Shards > 1:
+			fmt.Fprintf(&b, "%d shards", m.Shards)
+		case m.Shards == 1:
+			b.WriteString("whole")
+		default:
+			fmt.Fprintf(&b, "%d KiB each", m.Target>>10)
+		}
 		if m.Window.Length > time.Hour {
 			b.WriteString(", of the day")
 		}
