@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package metricfile
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/lake"
+)
+
+// merger merges sorted inputs. It holds the points of one series, and a row group of each output.
+type merger struct {
+	options MergeOptions
+	sources []*mergeSource
+	// heap has the inputs with rows left, the one whose head comes first on top.
+	heap []*mergeSource
+	// ranks are the places of metric names in the order of all inputs' names.
+	ranks   map[string]int
+	row     rowMerger
+	outputs []*mergeOutput // by shard; nil: not begun
+	result  MergeResult
+	deleted map[DeletedRows]int64
+}
+
+// mergeOutput is a shard's segment, as far as it has been written.
+type mergeOutput struct {
+	writer  *Writer
+	done    func() error
+	shard   lake.Shard
+	sources sourceSet
+}
+
+// sourceSet gathers sources, of which neighbours have mostly the same.
+type sourceSet struct {
+	all  map[lake.ReceiptID]struct{}
+	last lake.ReceiptID
+}
+
+func (s *sourceSet) add(sources []lake.ReceiptID) {
+	for _, source := range sources {
+		if source != s.last || len(s.all) == 0 {
+			s.all[source] = struct{}{}
+			s.last = source
+		}
+	}
+}
+
+func newMerger(inputs []MergeInput, o MergeOptions) (*merger, error) {
+	o.Shards = max(1, o.Shards)
+	if o.Shards&(o.Shards-1) != 0 {
+		return nil, fault.New(fault.Internal, "a merge into %d shards", o.Shards)
+	}
+	m := &merger{options: o, outputs: make([]*mergeOutput, o.Shards), deleted: map[DeletedRows]int64{}}
+	for i := range inputs {
+		s, err := openSource(m, &inputs[i], i)
+		if err != nil {
+			return nil, inputs[i].failed(err)
+		}
+		m.sources = append(m.sources, s)
+	}
+	if memory := m.memory(); o.Memory > 0 && memory > o.Memory {
+		return nil, fault.New(fault.Exhausted, "merging %d segments into %d shards takes about %d MiB of memory, and the limit is %d MiB: merge fewer at once, or allow more",
+			len(inputs), m.shards(), memory>>20, o.Memory>>20)
+	}
+	m.rank()
+	return m, nil
+}
+
+// failed says which input an error is of.
+func (in *MergeInput) failed(err error) error {
+	if in.Name == "" {
+		return err
+	}
+	return fmt.Errorf("merge %s: %w", in.Name, err)
+}
+
+const (
+	// writerMemory is about what an output takes: a row group, encoded, its dictionaries, the catalogue.
+	writerMemory = 16 << 20
+	// sourceMemory is about what an input takes beside its catalogue: what was read ahead of each column, vectors of a row group, points of a row.
+	sourceMemory = 4 << 20
+)
+
+// memory is about what the merge will hold.
+func (m *merger) memory() int64 {
+	total := int64(m.shards()) * writerMemory
+	for _, s := range m.sources {
+		total += s.memory()
+	}
+	return total
+}
+
+// shards is how many outputs there may be: inputs that are of shards themselves have rows for some only.
+func (m *merger) shards() int {
+	n := 0
+	for i := range m.options.Shards {
+		shard := lake.Shard{Index: i, Count: m.options.Shards}
+		if slices.ContainsFunc(m.sources, func(s *mergeSource) bool { return s.catalogue.Shard.Meets(shard) }) {
+			n++
+		}
+	}
+	return n
+}
+
+// rank numbers metric names in their order.
+func (m *merger) rank() {
+	names := map[string]struct{}{}
+	for _, s := range m.sources {
+		for _, name := range s.catalogue.Names() {
+			names[name] = struct{}{}
+		}
+	}
+	m.ranks = make(map[string]int, len(names))
+	for i, name := range slices.Sorted(maps.Keys(names)) {
+		m.ranks[name] = i
+	}
+}
+
+func (m *merger) run(ctx context.Context) error {
+	for _, s := range m.sources {
+		if err := s.advance(); err != nil {
+			return s.failed(err)
+		}
+		if !s.ended() {
+			m.heap = append(m.heap, s)
+		}
+	}
+	for i := len(m.heap)/2 - 1; i >= 0; i-- {
+		m.sift(i)
+	}
+	const patience = 256 // rows between two looks at ctx
+	for rows := 0; len(m.heap) > 0; rows++ {
+		if rows%patience == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := m.mergeRow(); err != nil {
+			return err
+		}
+	}
+	if err := m.finish(); err != nil {
+		return err
+	}
+	return m.result.Check()
+}
+
+// mergeRow merges the rows of all inputs whose heads are the same series.
+func (m *merger) mergeRow() error {
+	m.row.begin(m.heap[0])
+	for {
+		s := m.heap[0]
+		if err := m.row.add(s); err != nil {
+			return s.failed(err)
+		}
+		if err := s.advance(); err != nil {
+			return s.failed(err)
+		}
+		m.sift(0)
+		if len(m.heap) == 0 || !m.row.same(m.heap[0]) {
+			break
+		}
+	}
+	points := m.row.merge(&m.result)
+	if points.Len() == 0 {
+		return nil
+	}
+	m.result.RowsOut += int64(points.Len())
+	return m.write(points)
+}
+
+func (m *merger) write(points *Points) error {
+	index := uint32(m.row.hash & uint64(m.options.Shards-1))
+	o := m.outputs[index]
+	if o == nil {
+		var err error
+		if o, err = m.begin(index); err != nil {
+			return err
+		}
+	}
+	o.sources.add(points.Sources)
+	return o.writer.appendPoints(&m.row.series, m.row.hash, points)
+}
+
+// begin begins the output of a shard.
+func (m *merger) begin(index uint32) (*mergeOutput, error) {
+	parquet, sidecar, done, err := m.options.Create(int(index))
+	if err != nil {
+		return nil, err
+	}
+	o := &mergeOutput{done: done, sources: sourceSet{all: map[lake.ReceiptID]struct{}{}}}
+	if m.options.Shards > 1 {
+		o.shard = lake.Shard{Index: index, Count: m.options.Shards}
+	}
+	meta := m.options.Meta
+	meta.Shard, meta.Sources = o.shard, nil
+	if o.writer, err = NewWriter(parquet, sidecar, meta); err != nil {
+		return nil, err
+	}
+	m.outputs[index] = o
+	return o, nil
+}
+
+// finish closes the outputs.
+func (m *merger) finish() error {
+	for _, o := range m.outputs {
+		if o == nil {
+			continue
+		}
+		sources := slices.Sorted(maps.Keys(o.sources.all))
+		o.writer.totals.Sources = sources
+		written, err := o.writer.Close()
+		if err != nil {
+			return err
+		}
+		if err := o.done(); err != nil {
+			return err
+		}
+		m.result.Outputs = append(m.result.Outputs, MergeOutput{Written: written, Shard: o.shard, Sources: sources})
+	}
+	for key, n := range m.deleted {
+		key.Rows = n
+		m.result.DeletedBy = append(m.result.DeletedBy, key)
+	}
+	slices.SortFunc(m.result.DeletedBy, func(a, b DeletedRows) int {
+		return cmp.Or(cmp.Compare(a.Delete, b.Delete), cmp.Compare(a.Source, b.Source), cmp.Compare(a.Input, b.Input))
+	})
+	return nil
+}
+
+// sift lets the input at a place of the heap sink to where it belongs; one without rows leaves from the top.
+func (m *merger) sift(i int) {
+	if h := m.heap; i == 0 && h[0].ended() {
+		h[0] = h[len(h)-1]
+		m.heap = h[:len(h)-1]
+	}
+	h := m.heap
+	for {
+		first := i
+		for child := 2*i + 1; child <= 2*i+2 && child < len(h); child++ {
+			if h[child].compare(h[first]) < 0 {
+				first = child
+			}
+		}
+		if first == i {
+			return
+		}
+		h[i], h[first] = h[first], h[i]
+		i = first
+	}
+}
