@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/bits"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/prometheus/model/histogram"
 )
 
@@ -92,4 +93,28 @@ func (p *Points) stamp(i int) Stamp {
 		at.Source = p.Sources[i]
 	}
 	return at
+}
+
+// RowHash returns what bucket i of the series with this Identity adds to Written.RowHash.
+func (r *Rollup) RowHash(identity uint64, i int) uint64 {
+	h := identity
+	for _, v := range [...]int64{r.Ends[i], r.Counts[i], r.FirstTimes[i], r.LastTimes[i], r.StaleTimes[i]} {
+		h = mix(h, uint64(v))
+	}
+	for k := range r.Tracks {
+		t := &r.Tracks[k]
+		for _, v := range [...]float64{t.First[i], t.Last[i], t.Increase[i], t.Sum[i], t.Min[i], t.Max[i]} {
+			h = mix(h, math.Float64bits(v))
+		}
+	}
+	for _, column := range [...][]*histogram.FloatHistogram{r.First, r.Last, r.Increase, r.Sum} {
+		if i < len(column) && column[i] != nil {
+			h = hashHistogram(h, column[i])
+		}
+		h = mix(h, 1)
+	}
+	if i < len(r.Sketches) {
+		h = mix(h, xxhash.Sum64(r.Sketches[i]))
+	}
+	return scramble(h)
 }
