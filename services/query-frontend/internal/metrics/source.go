@@ -5,7 +5,6 @@ package metrics
 import (
 	"context"
 	"math"
-	"slices"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -216,14 +215,5 @@ func (s *Session) Select(ctx context.Context, matchers []*labels.Matcher, span p
 			s.ended(d.ending, nil)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b prom.Series) int {
-		if c := labels.Compare(a.Labels, b.Labels); c != 0 || a.Delta == b.Delta {
-			return c
-		}
-		if b.Delta {
-			return -1
-		}
-		return 1
-	})
-	return all, nil
+	return prom.Sorted(all), nil
 }

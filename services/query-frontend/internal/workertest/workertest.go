@@ -27,14 +27,17 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/prom"
 	workerv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1"
 	"github.com/lakerunner/lakerunner/services/query-frontend/querytest"
 )
 
 // Store is the object store that all workers of a test read.
 type Store struct {
-	mu   sync.Mutex
-	rows map[string]stored
+	mu      sync.Mutex
+	rows    map[string]stored
+	metrics map[string]MetricSegment
+	joined  map[string][]prom.Series // by the keys of segments
 }
 
 type stored struct {
@@ -110,9 +113,14 @@ type Worker struct {
 	Before func(ctx context.Context, req *workerv1.ScanRequest) error
 	// Break, if set, says after how many messages a scan ends as if the worker had died; negative: it does not.
 	Break func(req *workerv1.ScanRequest) int
+	// Engine is how metric expressions are evaluated, and Inexact says that no rollup has the answer.
+	Engine  prom.Options
+	Inexact bool
 
-	mu    sync.Mutex
-	scans []*workerv1.ScanRequest
+	mu         sync.Mutex
+	scans      []*workerv1.ScanRequest
+	once       sync.Once
+	prometheus *prom.Engine
 }
 
 var _ workerv1.WorkerServiceClient = (*Worker)(nil)
@@ -142,6 +150,10 @@ func (w *Worker) answer(ctx context.Context, req *workerv1.ScanRequest) ([]*work
 		if err := w.Before(ctx, req); err != nil {
 			return nil, err
 		}
+	}
+	switch req.GetFragment().(type) {
+	case *workerv1.ScanRequest_MetricVector, *workerv1.ScanRequest_MetricSamples, *workerv1.ScanRequest_MetricCatalogue, *workerv1.ScanRequest_MetricExemplars:
+		return w.metricAnswer(ctx, req)
 	}
 	rows, err := w.Store.read(req.GetOrganization(), req.GetSegments())
 	if err != nil {

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package workertest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/prom"
+	workerv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1"
+)
+
+// MetricSegment is what a segment of metrics holds.
+type MetricSegment struct {
+	Resolution time.Duration
+	Shard      lake.Shard
+	Window     lake.Window
+	Series     []prom.Series
+}
+
+// PutMetrics stores series as a segment and returns its entry for an index.
+func (s *Store) PutMetrics(organization lake.Organization, id lake.SegmentID, m MetricSegment) lake.Segment {
+	key := fmt.Sprintf("db/%s/metrics/2026-01-01/lease/%06d.parquet", organization, id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.metrics == nil {
+		s.metrics = map[string]MetricSegment{}
+	}
+	s.metrics[key] = m
+	segment := lake.Segment{
+		ID: id, Organization: organization, Signal: lake.SignalMetrics, Bucket: "lake", Key: key, Window: m.Window, Resolution: m.Resolution, Shard: m.Shard,
+	}
+	first, last := int64(1)<<62, int64(0)
+	for i := range m.Series {
+		one := &m.Series[i]
+		segment.Rows += int64(one.Len())
+		for _, times := range [][]int64{one.Times, one.HistogramTimes} {
+			if len(times) > 0 {
+				first, last = min(first, times[0]), max(last, times[len(times)-1])
+			}
+		}
+	}
+	if ms := m.Resolution.Milliseconds(); ms > 0 {
+		first, last = (first+ms-1)/ms*ms, (last+ms-1)/ms*ms // ends of buckets
+	}
+	segment.Bytes, segment.SidecarBytes = 100*segment.Rows, 10*segment.Rows
+	segment.FirstTime, segment.LastTime = time.UnixMilli(first).UTC(), time.UnixMilli(last).UTC()
+	return segment
+}
+
+// metricSource are the series of some segments, sorted.
+type metricSource struct {
+	segments []MetricSegment
+	series   []prom.Series
+	read     *int64
+}
+
+func (s *Store) metricSource(organization string, segments []*workerv1.Segment) (metricSource, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := metricSource{read: new(int64)}
+	var key strings.Builder
+	for _, segment := range segments {
+		held, ok := s.metrics[segment.GetKey()]
+		switch {
+		case !ok:
+			return out, fault.New(fault.MissingSegment, "segment %s is not in the store", segment.GetKey())
+		case !strings.HasPrefix(segment.GetKey(), "db/"+organization+"/"):
+			return out, fault.New(fault.Denied, "segment %s belongs to another organization", segment.GetKey())
+		case held.Resolution != segment.GetResolution().AsDuration() || held.Shard.Index != segment.GetShard().GetIndex():
+			return out, fault.New(fault.Internal, "segment %s is said to be another", segment.GetKey())
+		}
+		out.segments = append(out.segments, held)
+		key.WriteString(segment.GetKey() + " ")
+	}
+	if s.joined == nil {
+		s.joined = map[string][]prom.Series{}
+	}
+	if s.joined[key.String()] == nil {
+		s.joined[key.String()] = joined(out.segments)
+	}
+	out.series = s.joined[key.String()]
+	return out, nil
+}
+
+// joined are the series of segments, each with all of its samples, and histograms with the hints that they have among all of them.
+func joined(segments []MetricSegment) []prom.Series {
+	all := []prom.Series{}
+	for _, segment := range segments {
+		all = append(all, segment.Series...)
+	}
+	all = prom.Sorted(all)
+	for i := range all {
+		prom.Hints(&all[i])
+	}
+	return all
+}
+
+// Select implements prom.Source.
+func (s metricSource) Select(_ context.Context, asked prom.Selection) ([]prom.Series, error) {
+	var out []prom.Series
+	for i := range s.series {
+		one := s.series[i]
+		if !asked.Shard.Holds(labels.StableHash(one.Labels)) || !matchAll(asked.Matchers, one.Labels) {
+			continue
+		}
+		one.Trim(asked.Start, asked.End)
+		if one.Len() > 0 {
+			atomic.AddInt64(s.read, int64(one.Len()))
+			out = append(out, one)
+		}
+	}
+	return out, nil
+}
+
+// metricAnswer evaluates a fragment.
+func (w *Worker) metricAnswer(ctx context.Context, req *workerv1.ScanRequest) ([]*workerv1.ScanResponse, error) {
+	source, err := w.Store.metricSource(req.GetOrganization(), req.GetSegments())
+	if err != nil {
+		return nil, err
+	}
+	last := &workerv1.ScanResponse{Statistics: &workerv1.ScanStatistics{}}
+	var batches [][]byte
+	emit := func(batch arrow.RecordBatch) error {
+		batches = append(batches, encode(batch))
+		return nil
+	}
+	switch fragment := req.GetFragment().(type) {
+	case *workerv1.ScanRequest_MetricVector:
+		err = w.metricVector(ctx, fragment.MetricVector, source, emit, last)
+	case *workerv1.ScanRequest_MetricSamples:
+		err = metricSamples(ctx, fragment.MetricSamples, source, emit)
+	default:
+		err = fault.New(fault.Unsupported, "%T", fragment)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []*workerv1.ScanResponse
+	for _, batch := range batches {
+		out = append(out, &workerv1.ScanResponse{Arrow: batch})
+	}
+	n := int64(len(req.GetSegments()))
+	s := last.GetStatistics()
+	s.Segments, s.SegmentsRead, s.SamplesRead, s.ObjectRequests = n, n, *source.read, 2*n
+	for _, segment := range req.GetSegments() {
+		s.BytesRead += segment.GetBytes()
+	}
+	return append(out, last), nil
+}
+
+func (w *Worker) metricVector(
+	ctx context.Context, f *workerv1.MetricVector, source metricSource, emit func(arrow.RecordBatch) error, last *workerv1.ScanResponse,
+) error {
+	expr, err := prom.Parse(f.GetExpression())
+	if err != nil {
+		return err
+	}
+	for _, segment := range source.segments {
+		if segment.Resolution.Milliseconds() != f.GetResolutionMs() {
+			return fault.New(fault.Internal, "a segment of resolution %s is asked at %d ms", segment.Resolution, f.GetResolutionMs())
+		}
+	}
+	if f.GetResolutionMs() > 0 && w.Inexact {
+		return fault.New(fault.Unsupported, "the rollup does not have this answer")
+	}
+	got, err := w.engine().Evaluate(ctx, source, prom.Request{
+		Expr: expr, Start: time.UnixMilli(f.GetStartMs()), End: time.UnixMilli(f.GetEndMs()), Step: time.Duration(f.GetStepMs()) * time.Millisecond,
+		Lookback: time.Duration(f.GetLookbackMs()) * time.Millisecond, MaxSamples: int(f.GetMaxSamples()),
+		Shard: lake.Shard{Index: f.GetShard().GetIndex(), Count: f.GetShard().GetCount()},
+	})
+	if err != nil {
+		return err
+	}
+	for _, a := range prom.Annotations(got.Annotations) {
+		last.Annotations = append(last.Annotations, &workerv1.Annotation{Info: a.Info, Text: a.Text, Start: int32(a.Start), End: int32(a.End)})
+	}
+	return prom.EncodeSeries(SeriesOf(got.Value), emit)
+}
+
+func (w *Worker) engine() *prom.Engine {
+	w.once.Do(func() { w.prometheus = prom.New(w.Engine) })
+	return w.prometheus
+}
+
+// SeriesOf returns a matrix or vector as series.
+func SeriesOf(v any) []prom.Series {
+	matrix, ok := v.(prom.Matrix)
+	if vector, isVector := v.(prom.Vector); isVector {
+		ok = true
+		for _, s := range vector {
+			line := prom.Line{Metric: s.Metric}
+			if s.H == nil {
+				line.Floats = []prom.FPoint{{T: s.T, F: s.F}}
+			} else {
+				line.Histograms = []prom.HPoint{{T: s.T, H: s.H}}
+			}
+			matrix = append(matrix, line)
+		}
+	}
+	if !ok {
+		panic(fmt.Sprintf("a worker evaluated to %T", v))
+	}
+	var out []prom.Series
+	for i := range matrix {
+		out = append(out, prom.SeriesOf(&matrix[i]))
+	}
+	return prom.Sorted(out)
+}
+
+func metricSamples(ctx context.Context, f *workerv1.MetricSamples, source metricSource, emit func(arrow.RecordBatch) error) error {
+	var matchers []*labels.Matcher
+	for _, m := range f.GetSelector().GetMatchers() {
+		kind := map[workerv1.MatchType]labels.MatchType{
+			workerv1.MatchType_MATCH_TYPE_EQUAL: labels.MatchEqual, workerv1.MatchType_MATCH_TYPE_NOT_EQUAL: labels.MatchNotEqual,
+			workerv1.MatchType_MATCH_TYPE_REGEXP: labels.MatchRegexp, workerv1.MatchType_MATCH_TYPE_NOT_REGEXP: labels.MatchNotRegexp,
+		}[m.GetType()]
+		matcher, err := labels.NewMatcher(kind, m.GetName(), m.GetValue())
+		if err != nil {
+			return fault.Wrap(fault.Invalid, err)
+		}
+		matchers = append(matchers, matcher)
+	}
+	series, err := source.Select(ctx, prom.Selection{
+		Matchers: matchers, Start: f.GetStartMs(), End: f.GetEndMs(), Shard: lake.Shard{Index: f.GetShard().GetIndex(), Count: f.GetShard().GetCount()},
+	})
+	if err != nil {
+		return err
+	}
+	return prom.EncodeSeries(series, emit)
+}
