@@ -86,7 +86,7 @@ const headSize = 64 << 10
 
 // Decoders returns the decoders in the order in which they are asked.
 func Decoders() []Decoder {
-	return []Decoder{OTLPProto{}, OTLPJSON{}, JSONLines{}, TextLines{}}
+	return []Decoder{RemoteWrite{}, OTLPProto{}, OTLPJSON{}, JSONLines{}, Exposition{}, TextLines{}}
 }
 
 // Options are the bounds of one decoding. Zero values mean the defaults.
