@@ -1105,7 +1105,8 @@ func (x *Selector) GetMatchers() []*Matcher {
 	return nil
 }
 
-// MetricSamples asks for the samples of series, each whole within this request. The Arrow schema is prom.SeriesSchema.
+// MetricSamples asks for the samples of series, each whole within this request. The Arrow schema is prom.SeriesSchema. Series come in no order, and where rows of
+// different shapes stand for one label set, it comes several times: prom.Sorted makes one of them.
 type MetricSamples struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which series.
@@ -1117,7 +1118,9 @@ type MetricSamples struct {
 	// Only series of this shard. Unset: all.
 	Shard *Shard `protobuf:"bytes,4,opt,name=shard,proto3" json:"shard,omitempty"`
 	// Most samples answered; more are an error. Zero: the worker's limit.
-	MaxSamples    int64 `protobuf:"varint,5,opt,name=max_samples,json=maxSamples,proto3" json:"max_samples,omitempty"`
+	MaxSamples int64 `protobuf:"varint,5,opt,name=max_samples,json=maxSamples,proto3" json:"max_samples,omitempty"`
+	// Also start times of series that are no deltas.
+	StartTimes    bool `protobuf:"varint,6,opt,name=start_times,json=startTimes,proto3" json:"start_times,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1187,8 +1190,16 @@ func (x *MetricSamples) GetMaxSamples() int64 {
 	return 0
 }
 
+func (x *MetricSamples) GetStartTimes() bool {
+	if x != nil {
+		return x.StartTimes
+	}
+	return false
+}
+
 // MetricVector asks for a PromQL expression at steps, evaluated over the series of these segments alone. The frontend sends only expressions whose
-// value for a shard does not depend on series of others. The Arrow schema is prom.SeriesSchema, with a sample at each step that has a value.
+// value for a shard does not depend on series of others. The Arrow schema is prom.SeriesSchema, sorted by labels, with a sample at each
+// step that has a value.
 type MetricVector struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// PromQL expression.
@@ -1206,9 +1217,11 @@ type MetricVector struct {
 	// Segments are rollups of this resolution, in milliseconds, which the expression can be answered from. Zero: they are not rollups.
 	ResolutionMs int64 `protobuf:"varint,7,opt,name=resolution_ms,json=resolutionMs,proto3" json:"resolution_ms,omitempty"`
 	// Most samples loaded at a time; more are an error. Zero: the worker's limit.
-	MaxSamples    int64 `protobuf:"varint,8,opt,name=max_samples,json=maxSamples,proto3" json:"max_samples,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MaxSamples int64 `protobuf:"varint,8,opt,name=max_samples,json=maxSamples,proto3" json:"max_samples,omitempty"`
+	// Rates take counter resets from start times, too.
+	StartTimestamps bool `protobuf:"varint,9,opt,name=start_timestamps,json=startTimestamps,proto3" json:"start_timestamps,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *MetricVector) Reset() {
@@ -1295,6 +1308,13 @@ func (x *MetricVector) GetMaxSamples() int64 {
 		return x.MaxSamples
 	}
 	return 0
+}
+
+func (x *MetricVector) GetStartTimestamps() bool {
+	if x != nil {
+		return x.StartTimestamps
+	}
+	return false
 }
 
 // MetricCatalogue asks the catalogues of the segments.
@@ -1811,14 +1831,16 @@ const file_lakerunner_worker_v1_worker_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\tR\x05value\"E\n" +
 	"\bSelector\x129\n" +
-	"\bmatchers\x18\x01 \x03(\v2\x1d.lakerunner.worker.v1.MatcherR\bmatchers\"\xd1\x01\n" +
+	"\bmatchers\x18\x01 \x03(\v2\x1d.lakerunner.worker.v1.MatcherR\bmatchers\"\xf2\x01\n" +
 	"\rMetricSamples\x12:\n" +
 	"\bselector\x18\x01 \x01(\v2\x1e.lakerunner.worker.v1.SelectorR\bselector\x12\x19\n" +
 	"\bstart_ms\x18\x02 \x01(\x03R\astartMs\x12\x15\n" +
 	"\x06end_ms\x18\x03 \x01(\x03R\x05endMs\x121\n" +
 	"\x05shard\x18\x04 \x01(\v2\x1b.lakerunner.worker.v1.ShardR\x05shard\x12\x1f\n" +
 	"\vmax_samples\x18\x05 \x01(\x03R\n" +
-	"maxSamples\"\x93\x02\n" +
+	"maxSamples\x12\x1f\n" +
+	"\vstart_times\x18\x06 \x01(\bR\n" +
+	"startTimes\"\xbe\x02\n" +
 	"\fMetricVector\x12\x1e\n" +
 	"\n" +
 	"expression\x18\x01 \x01(\tR\n" +
@@ -1831,7 +1853,8 @@ const file_lakerunner_worker_v1_worker_proto_rawDesc = "" +
 	"\x05shard\x18\x06 \x01(\v2\x1b.lakerunner.worker.v1.ShardR\x05shard\x12#\n" +
 	"\rresolution_ms\x18\a \x01(\x03R\fresolutionMs\x12\x1f\n" +
 	"\vmax_samples\x18\b \x01(\x03R\n" +
-	"maxSamples\"\xdf\x01\n" +
+	"maxSamples\x12)\n" +
+	"\x10start_timestamps\x18\t \x01(\bR\x0fstartTimestamps\"\xdf\x01\n" +
 	"\x0fMetricCatalogue\x12=\n" +
 	"\x04kind\x18\x01 \x01(\x0e2).lakerunner.worker.v1.MetricCatalogueKindR\x04kind\x12<\n" +
 	"\tselectors\x18\x02 \x03(\v2\x1e.lakerunner.worker.v1.SelectorR\tselectors\x12\x19\n" +
