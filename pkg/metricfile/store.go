@@ -30,7 +30,10 @@ type Store struct {
 	chunks [][]storedPoint
 	spare  [][]storedPoint
 	rows   int
-	// numbers are the counts, buckets and bits of quantiles of classic histograms and summaries, one point after the other.
+	// stamps are kept once, since points that were scraped together share theirs; recent are places in it.
+	stamps []Stamp
+	recent [recentStamps]uint32
+	// numbers are sum, count and buckets, or sum, count and bits of quantiles, one point after the other.
 	numbers    []uint64
 	histograms []*histogram.FloatHistogram
 	exemplars  []storedExemplar
@@ -46,10 +49,9 @@ type storedSeries struct {
 }
 
 type storedPoint struct {
-	Stamp
-	value   uint64 // bits
-	series  SeriesID
-	payload uint32 // where numbers or histograms have the rest
+	value  uint64 // bits of a float; else where numbers or histograms have the point
+	series SeriesID
+	stamp  uint32
 }
 
 type storedExemplar struct {
@@ -58,8 +60,9 @@ type storedExemplar struct {
 }
 
 const (
-	chunkBits = 13
-	chunkRows = 1 << chunkBits
+	chunkBits    = 13
+	chunkRows    = 1 << chunkBits
+	recentStamps = 256
 )
 
 // NewStore returns an empty store.
@@ -79,6 +82,7 @@ func (st *Store) Reset() {
 	}
 	clear(st.chunks)
 	st.series, st.chunks, st.rows = st.series[:0], st.chunks[:0], 0
+	st.stamps = st.stamps[:0]
 	st.numbers, st.histograms, st.exemplars, st.bytes = st.numbers[:0], st.histograms[:0], st.exemplars[:0], 0
 }
 
@@ -120,7 +124,7 @@ func (st *Store) name(s *Series) uint32 {
 
 // Float appends a point of a series of KindFloat and returns its row number.
 func (st *Store) Float(id SeriesID, at Stamp, v float64) uint32 {
-	return st.append(storedPoint{Stamp: at, value: math.Float64bits(v), series: id})
+	return st.append(id, at, math.Float64bits(v))
 }
 
 // Classic appends a point of a series of KindClassic: buckets are as many as bounds, and one more. A stale marker has the bits of one as its sum.
@@ -128,9 +132,9 @@ func (st *Store) Classic(id SeriesID, at Stamp, count uint64, sum float64, bucke
 	if len(buckets) != len(st.series[id].Bounds)+1 {
 		panic("metricfile: a histogram with other buckets than its series has")
 	}
-	payload := uint32(len(st.numbers))
-	st.numbers = append(append(st.numbers, count), buckets...)
-	return st.append(storedPoint{Stamp: at, value: math.Float64bits(sum), series: id, payload: payload})
+	place := len(st.numbers)
+	st.numbers = append(append(st.numbers, math.Float64bits(sum), count), buckets...)
+	return st.append(id, at, uint64(place))
 }
 
 // Summary appends a point of a series of KindSummary: quantiles are as many as bounds. A stale marker has the bits of one as its sum.
@@ -138,39 +142,50 @@ func (st *Store) Summary(id SeriesID, at Stamp, count uint64, sum float64, quant
 	if len(quantiles) != len(st.series[id].Bounds) {
 		panic("metricfile: a summary with other quantiles than its series has")
 	}
-	payload := uint32(len(st.numbers))
-	st.numbers = append(st.numbers, count)
+	place := len(st.numbers)
+	st.numbers = append(st.numbers, math.Float64bits(sum), count)
 	for _, q := range quantiles {
 		st.numbers = append(st.numbers, math.Float64bits(q))
 	}
-	return st.append(storedPoint{Stamp: at, value: math.Float64bits(sum), series: id, payload: payload})
+	return st.append(id, at, uint64(place))
 }
 
 // Histogram appends a point of a series of KindHistogram. The store keeps h, which is not to be changed any more.
 func (st *Store) Histogram(id SeriesID, at Stamp, h *histogram.FloatHistogram) uint32 {
-	payload := uint32(len(st.histograms))
+	place := len(st.histograms)
 	st.histograms = append(st.histograms, h)
 	st.bytes += int64(h.Size())
-	return st.append(storedPoint{Stamp: at, series: id, payload: payload})
+	return st.append(id, at, uint64(place))
 }
 
 // Exemplar adds an exemplar to a point, with which it will be written. Its source is the point's.
 func (st *Store) Exemplar(row uint32, e Exemplar) {
-	e.Source = st.point(row).Source
+	e.Source = st.stamps[st.point(row).stamp].Source
 	e.Labels = e.Labels.Copy()
 	st.exemplars = append(st.exemplars, storedExemplar{row: row, Exemplar: e})
 	st.bytes += int64(unsafe.Sizeof(storedExemplar{})) + int64(e.Labels.ByteSize())
 }
 
-func (st *Store) append(p storedPoint) uint32 {
+func (st *Store) append(id SeriesID, at Stamp, value uint64) uint32 {
 	row := st.rows
 	if row&(chunkRows-1) == 0 {
 		st.grow()
 	}
 	last := &st.chunks[row>>chunkBits]
-	*last = append(*last, p)
+	*last = append(*last, storedPoint{value: value, series: id, stamp: st.stamp(at)})
 	st.rows++
 	return uint32(row)
+}
+
+// stamp returns where stamps has one that is the same, if it was used lately.
+func (st *Store) stamp(at Stamp) uint32 {
+	slot := &st.recent[mix(uint64(at.Time)^uint64(at.Start)<<1, uint64(at.Source))>>32%recentStamps]
+	if int(*slot) < len(st.stamps) && st.stamps[*slot] == at {
+		return *slot
+	}
+	*slot = uint32(len(st.stamps))
+	st.stamps = append(st.stamps, at)
+	return *slot
 }
 
 func (st *Store) grow() {
@@ -191,11 +206,11 @@ func (st *Store) Len() int { return st.rows }
 
 // Bytes is about how much memory the store's content takes.
 func (st *Store) Bytes() int64 {
-	return st.bytes + int64(st.rows)*int64(unsafe.Sizeof(storedPoint{})) + int64(8*len(st.numbers))
+	return st.bytes + int64(st.rows)*int64(unsafe.Sizeof(storedPoint{})) + int64(8*len(st.numbers)) + int64(len(st.stamps))*int64(unsafe.Sizeof(Stamp{}))
 }
 
 // Time returns the time of a point, ns since 1970.
-func (st *Store) Time(row int) int64 { return st.point(uint32(row)).Time }
+func (st *Store) Time(row int) int64 { return st.stamps[st.point(uint32(row)).stamp].Time }
 
 // SeriesOf returns the series of a point. It is not to be changed.
 func (st *Store) SeriesOf(row int) *Series { return &st.series[st.point(uint32(row)).series].Series }
@@ -203,26 +218,26 @@ func (st *Store) SeriesOf(row int) *Series { return &st.series[st.point(uint32(r
 // RowHash returns what the point adds to Written.RowHash.
 func (st *Store) RowHash(row int) uint64 {
 	p := st.point(uint32(row))
-	s := &st.series[p.series]
+	s, at := &st.series[p.series], st.stamps[p.stamp]
 	switch s.Kind {
 	case KindClassic, KindSummary:
-		h := hashNumber(s.identity, p.Stamp, p.value)
-		for _, n := range st.payload(p) {
+		numbers := st.numbersOf(s, p.value)
+		h := hashNumber(s.identity, at, numbers[0])
+		for _, n := range numbers[1:] {
 			h = mix(h, n)
 		}
 		return scramble(h)
 	case KindHistogram:
-		return scramble(hashHistogram(hashNumber(s.identity, p.Stamp, 0), st.histograms[p.payload]))
+		return scramble(hashHistogram(hashNumber(s.identity, at, 0), st.histograms[p.value]))
 	}
-	return scramble(hashNumber(s.identity, p.Stamp, p.value))
+	return scramble(hashNumber(s.identity, at, p.value))
 }
 
-// payload returns count and buckets, or count and quantiles.
-func (st *Store) payload(p *storedPoint) []uint64 {
-	s := &st.series[p.series]
-	n := 1 + len(s.Bounds)
+// numbersOf returns sum, count and buckets, or sum, count and quantiles.
+func (st *Store) numbersOf(s *storedSeries, place uint64) []uint64 {
+	n := 2 + len(s.Bounds)
 	if s.Kind == KindClassic {
 		n++
 	}
-	return st.numbers[p.payload:][:n]
+	return st.numbers[place:][:n]
 }

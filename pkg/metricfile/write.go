@@ -26,7 +26,7 @@ func Write(ctx context.Context, parquet, sidecar io.Writer, st *Store, rows []ui
 		}
 		s := &st.series[id]
 		g.fill(id)
-		if err := w.appendPoints(&s.Series, s.hash, &g.points); err != nil {
+		if err := w.appendPoints(&s.Series, s.hash, &g.columns); err != nil {
 			return Written{}, err
 		}
 	}
@@ -53,13 +53,20 @@ func WriteRollups(ctx context.Context, parquet, sidecar io.Writer, rows iter.Seq
 // gather makes columns of the points of a store.
 type gather struct {
 	store     *Store
-	rows      []uint32 // by series
-	ends      []uint32 // of series, in rows
+	points    []gathered // by series
+	ends      []uint32   // of series, in points
 	exemplars map[SeriesID][]Exemplar
-	points    Points
+	columns   Points
 }
 
-// bySeries sorts rows by series, and leaves them in their order otherwise.
+// gathered is a point that stands among those of its series: copied there, since looking each up where it was appended would miss every cache.
+type gathered struct {
+	value uint64
+	stamp uint32
+	row   uint32
+}
+
+// bySeries sorts points by series, and leaves them in their order otherwise.
 func (g *gather) bySeries(rows []uint32) {
 	st := g.store
 	g.ends = make([]uint32, len(st.series)+1)
@@ -69,10 +76,11 @@ func (g *gather) bySeries(rows []uint32) {
 	for i := 1; i < len(g.ends); i++ {
 		g.ends[i] += g.ends[i-1]
 	}
-	g.rows = make([]uint32, len(rows))
+	g.points = make([]gathered, len(rows))
 	for _, row := range rows {
-		at := &g.ends[st.point(row).series]
-		g.rows[*at] = row
+		p := st.point(row)
+		at := &g.ends[p.series] // the end of the series before, and in the end of this one
+		g.points[*at] = gathered{value: p.value, stamp: p.stamp, row: row}
 		*at++
 	}
 	if len(st.exemplars) > 0 {
@@ -96,13 +104,13 @@ func (g *gather) gatherExemplars(rows []uint32) {
 	}
 }
 
-// of returns the rows of a series. After bySeries has run, each end is that of the series itself.
-func (g *gather) of(id SeriesID) []uint32 {
+// of returns the points of a series.
+func (g *gather) of(id SeriesID) []gathered {
 	start := uint32(0)
 	if id > 0 {
 		start = g.ends[id-1]
 	}
-	return g.rows[start:g.ends[id]]
+	return g.points[start:g.ends[id]]
 }
 
 // sorted returns the series that have rows, in the order of Compare. Names are few, and hashes hardly ever the same, so that sorting compares numbers.
@@ -149,49 +157,49 @@ func (g *gather) sorted() []SeriesID {
 	return ids
 }
 
-// fill sets points to those of a series, sorted.
+// fill sets columns to the points of a series, sorted.
 func (g *gather) fill(id SeriesID) {
-	st, rows := g.store, g.of(id)
-	g.sortRows(rows)
-	p, s := &g.points, &st.series[id]
+	st, points := g.store, g.of(id)
+	g.sort(points)
+	p, s := &g.columns, &st.series[id]
 	p.Reset()
-	p.Times, p.Starts, p.Sources = grow(p.Times, len(rows)), grow(p.Starts, len(rows)), grow(p.Sources, len(rows))
-	for i, row := range rows {
-		at := &st.point(row).Stamp
+	p.Times, p.Starts, p.Sources = grow(p.Times, len(points)), grow(p.Starts, len(points)), grow(p.Sources, len(points))
+	for i := range points {
+		at := &st.stamps[points[i].stamp]
 		p.Times[i], p.Starts[i], p.Sources[i] = at.Time, at.Start, at.Source
 	}
-	if s.Kind == KindHistogram {
-		for _, row := range rows {
-			p.Histograms = append(p.Histograms, st.histograms[st.point(row).payload])
+	switch s.Kind {
+	case KindHistogram:
+		for i := range points {
+			p.Histograms = append(p.Histograms, st.histograms[points[i].value])
 		}
-	} else {
-		p.Values = grow(p.Values, len(rows))
-		for i, row := range rows {
-			p.Values[i] = math.Float64frombits(st.point(row).value)
+	case KindFloat:
+		p.Values = grow(p.Values, len(points))
+		for i := range points {
+			p.Values[i] = math.Float64frombits(points[i].value)
 		}
-	}
-	if s.Kind == KindClassic || s.Kind == KindSummary {
-		g.fillNumbers(s, rows)
+	default:
+		g.fillNumbers(s, points)
 	}
 	p.Exemplars = SortExemplars(append(p.Exemplars, g.exemplars[id]...))
 }
 
-func (g *gather) fillNumbers(s *storedSeries, rows []uint32) {
-	st, p := g.store, &g.points
-	p.Counts = grow(p.Counts, len(rows))
+func (g *gather) fillNumbers(s *storedSeries, points []gathered) {
+	st, p := g.store, &g.columns
+	p.Values, p.Counts = grow(p.Values, len(points)), grow(p.Counts, len(points))
 	if s.Kind == KindClassic {
-		p.Buckets = tracks(p.Buckets, len(s.Bounds)+1, len(rows))
+		p.Buckets = tracks(p.Buckets, len(s.Bounds)+1, len(points))
 	} else {
-		p.Quantiles = tracks(p.Quantiles, len(s.Bounds), len(rows))
+		p.Quantiles = tracks(p.Quantiles, len(s.Bounds), len(points))
 	}
-	for i, row := range rows {
-		numbers := st.payload(st.point(row))
-		p.Counts[i] = numbers[0]
+	for i := range points {
+		numbers := st.numbersOf(s, points[i].value)
+		p.Values[i], p.Counts[i] = math.Float64frombits(numbers[0]), numbers[1]
 		for k := range p.Buckets {
-			p.Buckets[k][i] = numbers[1+k]
+			p.Buckets[k][i] = numbers[2+k]
 		}
 		for k := range p.Quantiles {
-			p.Quantiles[k][i] = math.Float64frombits(numbers[1+k])
+			p.Quantiles[k][i] = math.Float64frombits(numbers[2+k])
 		}
 	}
 }
@@ -209,14 +217,14 @@ func tracks[T any](of [][]T, n, length int) [][]T {
 	return of
 }
 
-// sortRows sorts by time, source and hash. Mostly they are.
-func (g *gather) sortRows(rows []uint32) {
+// sort sorts by time, source and hash. Mostly they are.
+func (g *gather) sort(points []gathered) {
 	st := g.store
-	for i := 1; i < len(rows); i++ {
-		if st.point(rows[i-1]).Time >= st.point(rows[i]).Time {
-			slices.SortFunc(rows, func(a, b uint32) int {
-				p, q := st.point(a), st.point(b)
-				return cmp.Or(cmp.Compare(p.Time, q.Time), cmp.Compare(p.Source, q.Source), cmp.Compare(st.RowHash(int(a)), st.RowHash(int(b))))
+	for i := 1; i < len(points); i++ {
+		if st.stamps[points[i-1].stamp].Time >= st.stamps[points[i].stamp].Time {
+			slices.SortFunc(points, func(a, b gathered) int {
+				p, q := &st.stamps[a.stamp], &st.stamps[b.stamp]
+				return cmp.Or(cmp.Compare(p.Time, q.Time), cmp.Compare(p.Source, q.Source), cmp.Compare(st.RowHash(int(a.row)), st.RowHash(int(b.row))))
 			})
 			return
 		}
