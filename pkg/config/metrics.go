@@ -49,7 +49,12 @@ type MetricMapping struct {
 // DefaultMetrics are in force where the configuration says nothing.
 func DefaultMetrics() Metrics {
 	return Metrics{
-		PromoteResourceAttributes: []string{},
+		PromoteResourceAttributes: []string{
+			"service.name", "service.namespace", "service.version", "deployment.environment", "deployment.environment.name",
+			"k8s.cluster.name", "k8s.namespace.name", "k8s.node.name", "k8s.pod.name", "k8s.container.name", "k8s.deployment.name",
+			"k8s.statefulset.name", "k8s.daemonset.name", "k8s.replicaset.name", "k8s.job.name", "k8s.cronjob.name", "container.name",
+			"host.name", "cloud.provider", "cloud.account.id", "cloud.region", "cloud.availability_zone",
+		},
 		IdentifyingAttributes: []string{
 			"k8s.cluster.name", "k8s.namespace.name", "k8s.pod.name", "k8s.pod.uid", "k8s.container.name", "k8s.node.name",
 			"container.id", "container.name", "host.id", "host.name", "process.pid", "faas.instance", "cloud.resource_id",

@@ -5,6 +5,8 @@ package metricmapping
 import (
 	"slices"
 	"strings"
+
+	"github.com/lakerunner/lakerunner/pkg/config"
 )
 
 // Options say how names and labels of OTLP metrics come about. Metrics of Prometheus' have theirs already.
@@ -27,19 +29,12 @@ func (o Options) equal(other Options) bool {
 		o.MaxAttributes == other.MaxAttributes && o.MaxLabelBytes == other.MaxLabelBytes
 }
 
-// DefaultOptions are in force where nothing else is said.
+// DefaultOptions are in force where the configuration says nothing.
 func DefaultOptions() Options {
-	return Options{Promote: DefaultPromoted(), Suffixes: true, ScopeLabels: true, TargetInfo: true}
-}
-
-// DefaultPromoted returns the resource attributes that are promoted where the configuration says nothing: those by which people look for what runs
-// where.
-func DefaultPromoted() []string {
-	return []string{
-		"service.name", "service.namespace", "service.version", "deployment.environment", "deployment.environment.name",
-		"k8s.cluster.name", "k8s.namespace.name", "k8s.node.name", "k8s.pod.name", "k8s.container.name", "k8s.deployment.name",
-		"k8s.statefulset.name", "k8s.daemonset.name", "k8s.replicaset.name", "k8s.job.name", "k8s.cronjob.name", "container.name", "host.name",
-		"cloud.provider", "cloud.account.id", "cloud.region", "cloud.availability_zone",
+	m := config.DefaultMetrics()
+	return Options{
+		Promote: m.PromoteResourceAttributes, Identifying: m.IdentifyingAttributes, UTF8: m.UTF8Names, Suffixes: m.Suffixes,
+		ScopeLabels: m.ScopeLabels, TargetInfo: m.TargetInfo,
 	}
 }
 

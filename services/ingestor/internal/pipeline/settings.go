@@ -26,9 +26,6 @@ func metricSettingsOf(s *config.Snapshot, id lake.Organization, l config.Limits)
 		Promote: m.PromoteResourceAttributes, Identifying: m.IdentifyingAttributes, UTF8: m.UTF8Names, Suffixes: m.Suffixes,
 		ScopeLabels: m.ScopeLabels, TargetInfo: m.TargetInfo, MaxAttributes: l.MaxAttributes, MaxLabelBytes: l.MaxLineBytes,
 	}}
-	if settings.mapping.Promote == nil {
-		settings.mapping.Promote = metricmapping.DefaultPromoted()
-	}
 	if organization, ok := s.Organization(id); ok {
 		settings.retention, settings.rollups = organization.RawRetention(lake.SignalMetrics), organization.RollupsOf(lake.SignalMetrics)
 	}
