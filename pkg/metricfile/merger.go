@@ -225,10 +225,12 @@ func (m *merger) finish() error {
 		key.Rows = n
 		m.result.DeletedBy = append(m.result.DeletedBy, key)
 	}
-	slices.SortFunc(m.result.DeletedBy, func(a, b DeletedRows) int {
-		return cmp.Or(cmp.Compare(a.Delete, b.Delete), cmp.Compare(a.Source, b.Source), cmp.Compare(a.Input, b.Input))
-	})
+	slices.SortFunc(m.result.DeletedBy, compareDeletedRows)
 	return nil
+}
+
+func compareDeletedRows(a, b DeletedRows) int {
+	return cmp.Or(cmp.Compare(a.Delete, b.Delete), cmp.Compare(a.Source, b.Source), cmp.Compare(a.Input, b.Input))
 }
 
 // sift lets the input at a place of the heap sink to where it belongs; one without rows leaves from the top.

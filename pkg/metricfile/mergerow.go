@@ -7,8 +7,6 @@ import (
 	"math"
 	"slices"
 
-	"github.com/prometheus/prometheus/model/labels"
-
 	"github.com/lakerunner/lakerunner/pkg/lake"
 )
 
@@ -87,7 +85,7 @@ func (r *rowMerger) merge(result *MergeResult) *Points {
 		r.interleave(result)
 	}
 	r.gather()
-	r.out.Exemplars = mergeExemplars(r.exemplars)
+	r.out.Exemplars = SortExemplars(r.exemplars)
 	return &r.out
 }
 
@@ -318,18 +316,4 @@ func appendColumns[T any](dst, columns [][]T, from, to int) [][]T {
 		dst[i] = append(dst[i], columns[i][from:to]...)
 	}
 	return dst
-}
-
-// mergeExemplars sorts exemplars, and leaves one of those that differ in their sources alone.
-func mergeExemplars(all []Exemplar) []Exemplar {
-	if len(all) < 2 {
-		return all
-	}
-	slices.SortFunc(all, func(a, b Exemplar) int { return cmp.Or(compareExemplars(&a, &b), cmp.Compare(a.Source, b.Source)) })
-	return slices.CompactFunc(all, func(a, b Exemplar) bool { return compareExemplars(&a, &b) == 0 })
-}
-
-func compareExemplars(a, b *Exemplar) int {
-	return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Track, b.Track),
-		cmp.Compare(math.Float64bits(a.Value), math.Float64bits(b.Value)), labels.Compare(a.Labels, b.Labels))
 }
