@@ -58,8 +58,11 @@ func (Exposition) Sniff(head Head) (lake.Signal, bool) {
 }
 
 func describesMetric(line []byte) bool {
+	if len(line) == 0 || line[0] != '#' {
+		return false
+	}
 	word, _ := nextWord(line[1:])
-	return line[0] == '#' && (word == "TYPE" || word == "HELP" || word == "UNIT" || word == "EOF")
+	return word == "TYPE" || word == "HELP" || word == "UNIT" || word == "EOF"
 }
 
 // nextWord splits off the next word, which may be quoted.

@@ -115,10 +115,12 @@ type jsonDecoder struct {
 	sink Sink
 	// signal is that of the arrays to read; announce, reject and give are what to do with the origin of a scope, with what is not JSON, and
 	// with the array of a scope's records, at which the cursor stands.
-	signal               lake.Signal
-	announce             func(o *columns.Origin)
-	reject               func(reason string, raw []byte) error
-	give                 func() error
+	signal   lake.Signal
+	announce func(o *columns.Origin)
+	reject   func(reason string, raw []byte) error
+	give     func() error
+	// described says that nothing counts of what is cut before its resource or scope, which may stand at the end.
+	described            bool
 	maxLine, maxResource int
 	objectTime           int64
 	cursor               cursor
@@ -242,10 +244,12 @@ func (d *jsonDecoder) resourceRecords(b []byte) error {
 	d.origin = columns.Origin{Resource: d.origin.Resource[:0], Scope: d.origin.Scope[:0]}
 	c := &d.cursor
 	var scopes []int
+	found := false
 	c.open('{')
 	for c.next() {
 		switch key := c.str(); key {
 		case "resource":
+			found = true
 			d.resource()
 		case "schemaUrl", "schema_url":
 			d.origin.ResourceSchemaURL = c.str()
@@ -256,6 +260,9 @@ func (d *jsonDecoder) resourceRecords(b []byte) error {
 		default:
 			c.skip()
 		}
+	}
+	if c.cut && d.described && !found {
+		return nil
 	}
 	for _, at := range scopes {
 		c.i, c.cut = at, false
@@ -301,9 +308,11 @@ func (d *jsonDecoder) scopeRecords() error {
 		return nil
 	}
 	var records []int
+	found := false
 	for c.next() {
 		switch key := c.str(); key {
 		case "scope":
+			found = true
 			d.scope()
 		case "schemaUrl", "schema_url":
 			d.origin.ScopeSchemaURL = c.str()
@@ -314,6 +323,9 @@ func (d *jsonDecoder) scopeRecords() error {
 		default:
 			c.skip()
 		}
+	}
+	if c.cut && d.described && !found {
+		return nil
 	}
 	end, cut := c.i, c.cut
 	d.announce(&d.origin)

@@ -18,6 +18,7 @@ type metricJSON struct {
 
 func decodeJSONMetrics(r *Reader, o Options, to MetricSink) error {
 	d := &metricJSON{jsonDecoder: newJSONDecoder(r, o), to: to}
+	d.described = true
 	d.signal, d.announce, d.reject, d.give = lake.SignalMetrics, to.Origin, to.Reject, d.metrics
 	return d.documents(o)
 }

@@ -32,7 +32,7 @@ type metricProto struct {
 
 func decodeProtoMetrics(r *Reader, o Options, to MetricSink) error {
 	d := &metricProto{to: to}
-	d.objectTime, d.buffer = o.ObjectTime.UnixNano(), o.Scratch.take()
+	d.objectTime, d.buffer, d.described = o.ObjectTime.UnixNano(), o.Scratch.take(), true
 	d.announce, d.give = to.Origin, d.metrics
 	return d.resources(r, o)
 }

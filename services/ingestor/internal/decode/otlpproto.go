@@ -140,8 +140,10 @@ type protoDecoder struct {
 	give       func(b []byte) error
 	maxLine    int
 	objectTime int64
-	// cut says that the message at hand ends too early: what is whole in it counts.
-	cut     bool
+	// cut says that the message at hand ends too early: what is whole in it counts. described says that nothing does where the resource is not in
+	// it, which may stand at the end; found that it is.
+	cut, described, found bool
+
 	buffer  []byte
 	row     columns.LogRow
 	origin  columns.Origin
@@ -210,9 +212,12 @@ var errCut = fault.New(fault.Invalid, "otlp message is broken: a field is longer
 // resource gives the records of one ResourceLogs or ResourceMetrics. The resource may stand after the scopes, so it is looked for first.
 func (d *protoDecoder) resource(b []byte) error {
 	d.origin = columns.Origin{Resource: d.origin.Resource[:0], Scope: d.origin.Scope[:0]}
-	d.text = d.text[:0]
+	d.text, d.found = d.text[:0], false
 	if err := d.description(b); err != nil {
 		return err
+	}
+	if d.cut && d.described && !d.found {
+		return nil
 	}
 	for len(b) > 0 {
 		number, wire, value, rest, err := d.consumeField(b)
@@ -250,6 +255,7 @@ func (d *protoDecoder) description(b []byte) error {
 		}
 		switch number {
 		case 1:
+			d.found = true
 			d.origin.Resource, err = d.attributes(d.origin.Resource, value, 1)
 		case 3:
 			d.origin.ResourceSchemaURL = text(value)
@@ -286,12 +292,14 @@ func (d *protoDecoder) scopeRecords(b []byte) error {
 	defer func() { d.text = d.text[:scopeText] }()
 	d.origin.ScopeName, d.origin.ScopeVersion, d.origin.ScopeSchemaURL = "", "", ""
 	d.origin.Scope, d.records = d.origin.Scope[:0], d.records[:0]
+	cut, found := false, false
 	for rest := b; len(rest) > 0; {
 		number, wire, value, next, err := d.consumeField(rest)
 		if err != nil {
 			if err = d.endOfCut(err); err != nil {
 				return err
 			}
+			cut = true
 			break
 		}
 		rest = next
@@ -300,6 +308,7 @@ func (d *protoDecoder) scopeRecords(b []byte) error {
 		}
 		switch number {
 		case 1:
+			found = true
 			err = d.scope(value)
 		case 2:
 			end := len(b) - len(next)
@@ -310,6 +319,9 @@ func (d *protoDecoder) scopeRecords(b []byte) error {
 		if err != nil {
 			return err
 		}
+	}
+	if cut && d.described && !found {
+		return nil
 	}
 	d.announce(&d.origin)
 	return d.give(b)
