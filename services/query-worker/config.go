@@ -35,6 +35,8 @@ type Config struct {
 	Memory int64 `yaml:"memory"`
 	// MaxSeries is the most series of one answer. Zero: 200,000.
 	MaxSeries int `yaml:"max_series"`
+	// MaxSamples is the most metric samples that one scan reads, or that an evaluation holds at once, unless the request says less. Zero: 50,000,000.
+	MaxSamples int64 `yaml:"max_samples"`
 	// MaxFetch is the most that one scan reads from the object store, unless the request says less. Zero: any.
 	MaxFetch int64 `yaml:"max_fetch"`
 	// RangedFrom is the size of a segment from which parts of it are fetched when a query needs few of its rows. Zero: 32 MiB.
@@ -54,6 +56,7 @@ func (c Config) withDefaults() Config {
 	c.ScanMemory = cmp.Or(c.ScanMemory, 512<<20)
 	c.Memory = cmp.Or(c.Memory, c.ScanMemory*int64(c.Scans))
 	c.MaxSeries = cmp.Or(c.MaxSeries, 200_000)
+	c.MaxSamples = cmp.Or(c.MaxSamples, 50_000_000)
 	c.RangedFrom = cmp.Or(c.RangedFrom, 32<<20)
 	return c
 }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-// Package queryworker scans segments for queries: it keeps them in a cache on local disk, has DuckDB read them and Loki's packages evaluate what
-// SQL cannot, and streams the answers as Arrow record batches. A request carries all that it takes: a worker asks nobody but the object store.
+// Package queryworker scans segments for queries: it keeps them in a cache on local disk, has DuckDB read logs and Loki's packages evaluate what
+// SQL cannot, reads metrics itself and has Prometheus' engine evaluate them, and streams the answers as Arrow record batches. A request carries all that it takes: a worker asks nobody but the object store.
 //
 // It does not know which segments there are, does not merge its answers with other workers', and changes nothing. The README has the invariants.
 package queryworker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -21,10 +22,12 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/engine"
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/host"
+	"github.com/lakerunner/lakerunner/pkg/metricfile"
 	"github.com/lakerunner/lakerunner/pkg/objects"
 	workerv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/admission"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
+	"github.com/lakerunner/lakerunner/services/query-worker/internal/metrics"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/scan"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/server"
 )
@@ -42,7 +45,7 @@ type Deps struct {
 // Service is a query worker.
 type Service struct {
 	engine *engine.Engine
-	cache  *cache.Cache[*scan.Contents]
+	cache  *cache.Cache[any] // of scan.Contents and metricfile.Catalogue
 	server *server.Server
 }
 
@@ -69,9 +72,7 @@ func (s *Service) open(c Config, d Deps) (err error) {
 	if err != nil {
 		return err
 	}
-	s.cache, err = cache.Open(cache.Options[*scan.Contents]{
-		Dir: dir, Bytes: c.CacheSize, ParsedBytes: c.CatalogueMemory, Parse: scan.ParseContents,
-	}, d.Objects)
+	s.cache, err = cache.Open(cache.Options[any]{Dir: dir, Bytes: c.CacheSize, ParsedBytes: c.CatalogueMemory, Parse: parseSidecar}, d.Objects)
 	if err != nil {
 		return err
 	}
@@ -79,19 +80,35 @@ func (s *Service) open(c Config, d Deps) (err error) {
 	if d.Meter == nil {
 		d.Meter = noop.Meter{}
 	}
-	metrics, err := server.NewMetrics(d.Meter, gate, s.cache.State)
+	instruments, err := server.NewMetrics(d.Meter, gate, s.cache.State)
 	if err != nil {
 		s.cache.Close()
 		return fmt.Errorf("make metrics: %w", err)
 	}
-	scanner := scan.New(s.cache, sql{s.engine}, scan.Options{
+	logs := scan.New(cache.Of[*scan.Contents]{Cache: s.cache}, sql{s.engine}, scan.Options{
 		Parallel: c.Threads, Memory: c.ScanMemory, MaxSeries: c.MaxSeries, RangedFrom: c.RangedFrom, ColumnMemory: c.ColumnMemory,
+	})
+	points := metrics.New(cache.Of[*metricfile.Catalogue]{Cache: s.cache}, metrics.Options{
+		Parallel: c.Threads, Memory: c.ScanMemory, MaxSeries: c.MaxSeries, MaxSamples: c.MaxSamples,
 	})
 	if state := s.cache.State(); d.Log != nil {
 		d.Log.Info("segment cache is open", "dir", dir, "files", state.Files, "bytes", state.Bytes, "budget", c.CacheSize)
 	}
-	s.server = server.New(scanner, gate, server.Options{Memory: c.ScanMemory, MaxBytes: c.MaxFetch}, metrics)
+	s.server = server.New(logs, points, gate, server.Options{Memory: c.ScanMemory, MaxBytes: c.MaxFetch}, instruments)
 	return nil
+}
+
+// parseSidecar reads a sidecar of either signal: each begins with letters of its own.
+func parseSidecar(b []byte) (any, error) {
+	contents, err := scan.ParseContents(b)
+	if err == nil {
+		return contents, nil
+	}
+	catalogue, other := metricfile.ReadCatalogue(b)
+	if other == nil {
+		return catalogue, nil
+	}
+	return nil, errors.Join(err, other)
 }
 
 // sql is the engine as package scan asks for it.

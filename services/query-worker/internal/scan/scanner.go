@@ -30,6 +30,15 @@ type Engine interface {
 	Query(ctx context.Context, sql string) (Batches, error)
 }
 
+// Files has segments on local disk, and their sidecars parsed.
+type Files interface {
+	Parsed(o cache.Object) (*Contents, bool)
+	Sidecar(ctx context.Context, o cache.Object, u *cache.Usage) (*Contents, error)
+	Has(o cache.Object) bool
+	File(ctx context.Context, o cache.Object, u *cache.Usage) (*cache.Pinned, error)
+	Rows(ctx context.Context, o cache.Object, rows []cache.Rows, u *cache.Usage) (*cache.Pinned, error)
+}
+
 // Options bound scans.
 type Options struct {
 	// Parallel is how many segments of one scan are worked on at once.
@@ -49,7 +58,7 @@ type Options struct {
 
 // Scanner answers fragments.
 type Scanner struct {
-	cache   *cache.Cache[*Contents]
+	cache   Files
 	engine  Engine
 	options Options
 	readers sync.Pool // of *reader
@@ -67,7 +76,7 @@ const maxDeletes = 4096
 const maxLost = 32
 
 // New returns a scanner.
-func New(c *cache.Cache[*Contents], e Engine, o Options) *Scanner {
+func New(c Files, e Engine, o Options) *Scanner {
 	if o.DirectRows == 0 {
 		o.DirectRows = 1 << 17
 	}

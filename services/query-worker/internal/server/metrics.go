@@ -11,9 +11,9 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
+	workerv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/admission"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/cache"
-	"github.com/lakerunner/lakerunner/services/query-worker/internal/scan"
 )
 
 // Metrics are the worker's instruments.
@@ -23,12 +23,13 @@ type Metrics struct {
 	fetched  metric.Int64Counter
 	requests metric.Int64Counter
 	lookups  metric.Int64Counter
+	samples  metric.Int64Counter
 }
 
 // NewMetrics makes the instruments; gate and state are asked whenever metrics are read.
 func NewMetrics(meter metric.Meter, gate *admission.Gate, state func() cache.State) (*Metrics, error) {
 	m := &Metrics{}
-	var errs [8]error
+	var errs [9]error
 	m.duration, errs[0] = meter.Float64Histogram("worker.scan.duration", metric.WithUnit("s"), metric.WithDescription("Duration of scans by fragment and outcome, time in the queue included."))
 	m.segments, errs[1] = meter.Int64Counter("worker.segments", metric.WithDescription("Segments of scans, read or pruned."))
 	m.fetched, errs[2] = meter.Int64Counter("worker.fetched", metric.WithUnit("By"), metric.WithDescription("Bytes read from the object store."))
@@ -48,10 +49,11 @@ func NewMetrics(meter metric.Meter, gate *admission.Gate, state func() cache.Sta
 			o.Observe(int64(w))
 			return nil
 		}))
+	m.samples, errs[8] = meter.Int64Counter("worker.samples", metric.WithDescription("Metric samples that were read."))
 	return m, errors.Join(errs[:]...)
 }
 
-func (m *Metrics) finished(ctx context.Context, fragment string, s *scan.Statistics, err error, took time.Duration) {
+func (m *Metrics) finished(ctx context.Context, fragment string, s *workerv1.ScanStatistics, err error, took time.Duration) {
 	ctx = context.WithoutCancel(ctx)
 	outcome := "ok"
 	if err != nil {
@@ -64,10 +66,11 @@ func (m *Metrics) finished(ctx context.Context, fragment string, s *scan.Statist
 	add := func(c metric.Int64Counter, n int64, name, value string) {
 		c.Add(ctx, n, metric.WithAttributes(attribute.String(name, value)))
 	}
-	add(m.segments, s.Read.Load(), "outcome", "read")
-	add(m.segments, s.Pruned.Load(), "outcome", "pruned")
-	add(m.lookups, s.Cache.Hits(), "outcome", "hit")
-	add(m.lookups, s.Cache.Misses(), "outcome", "miss")
-	m.fetched.Add(ctx, s.Cache.Bytes())
-	m.requests.Add(ctx, s.Cache.Requests())
+	add(m.segments, s.GetSegmentsRead(), "outcome", "read")
+	add(m.segments, s.GetSegmentsPruned(), "outcome", "pruned")
+	add(m.lookups, s.GetCacheHits(), "outcome", "hit")
+	add(m.lookups, s.GetCacheMisses(), "outcome", "miss")
+	m.fetched.Add(ctx, s.GetBytesFetched())
+	m.requests.Add(ctx, s.GetObjectRequests())
+	m.samples.Add(ctx, s.GetSamplesRead())
 }

@@ -20,8 +20,11 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/prom"
+	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
 	workerv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/admission"
+	"github.com/lakerunner/lakerunner/services/query-worker/internal/metrics"
 	"github.com/lakerunner/lakerunner/services/query-worker/internal/scan"
 )
 
@@ -37,7 +40,8 @@ type Options struct {
 type Server struct {
 	workerv1.UnimplementedWorkerServiceServer
 
-	scanner *scan.Scanner
+	logs    *scan.Scanner
+	points  *metrics.Scanner
 	gate    *admission.Gate
 	options Options
 	metrics *Metrics
@@ -48,8 +52,8 @@ type Server struct {
 }
 
 // New returns a server.
-func New(s *scan.Scanner, g *admission.Gate, o Options, m *Metrics) *Server {
-	return &Server{scanner: s, gate: g, options: o, metrics: m}
+func New(logs *scan.Scanner, points *metrics.Scanner, g *admission.Gate, o Options, m *Metrics) *Server {
+	return &Server{logs: logs, points: points, gate: g, options: o, metrics: m}
 }
 
 // Drain refuses new scans and waits for those that run.
@@ -84,41 +88,66 @@ func (s *Server) Scan(request *workerv1.ScanRequest, stream grpc.ServerStreaming
 	}
 	defer s.running.Done()
 	ctx, started := stream.Context(), time.Now()
-	fragment, statistics, err := s.scan(ctx, request, stream.Send)
-	s.metrics.finished(ctx, fragment, statistics, err, time.Since(started))
+	work, err := s.workOf(ctx, request)
+	if err != nil {
+		s.metrics.finished(ctx, work.name, nil, err, time.Since(started))
+		return err
+	}
+	statistics, err := s.scan(ctx, &work, stream.Send)
+	s.metrics.finished(ctx, work.name, statistics, err, time.Since(started))
 	return err
 }
 
-func (s *Server) scan(ctx context.Context, request *workerv1.ScanRequest, send func(*workerv1.ScanResponse) error) (string, *scan.Statistics, error) {
-	segments, err := segmentsOf(ctx, request)
-	if err != nil {
-		return "", nil, err
+// work is a fragment that was translated.
+type work struct {
+	name string
+	// begin is called once the scan is let in.
+	begin func() running
+}
+
+// running is a fragment on its way.
+type running struct {
+	do func(ctx context.Context, emit func(arrow.RecordBatch) error) ([]prom.Annotation, error)
+	// spent says what it cost so far.
+	spent func() *workerv1.ScanStatistics
+	end   func()
+}
+
+func (s *Server) workOf(ctx context.Context, request *workerv1.ScanRequest) (work, error) {
+	if err := permitted(ctx, request); err != nil {
+		return work{}, err
 	}
-	deletes, err := s.deletesOf(request)
-	if err != nil {
-		return "", nil, err
+	bytes := budget(request.GetMaxBytes(), s.options.MaxBytes)
+	switch signal := request.GetSignal(); signal {
+	case lakev1.Signal_SIGNAL_LOGS:
+		return s.logWork(request, bytes)
+	case lakev1.Signal_SIGNAL_METRICS:
+		return s.metricWork(request, bytes)
+	default:
+		return work{}, fault.New(fault.Unsupported, "signal %s cannot be scanned", signal)
 	}
-	work, name, err := fragmentOf(request)
-	if err != nil {
-		return "", nil, err
-	}
+}
+
+func (s *Server) scan(ctx context.Context, w *work, send func(*workerv1.ScanResponse) error) (*workerv1.ScanStatistics, error) {
 	leave, err := s.gate.Enter(ctx, s.options.Memory)
 	if err != nil {
-		return name, nil, err
+		return nil, err
 	}
 	defer leave()
-	running := s.scanner.Begin(segments, budget(request.GetMaxBytes(), s.options.MaxBytes), deletes...)
-	err = work(ctx, running, func(batch arrow.RecordBatch) error {
+	scanning := w.begin()
+	defer scanning.end()
+	remarks, err := scanning.do(ctx, func(batch arrow.RecordBatch) error {
 		encoded, err := encode(batch)
 		if err != nil {
 			return err
 		}
 		return send(&workerv1.ScanResponse{Arrow: encoded})
 	})
+	spent := scanning.spent()
 	if err != nil {
-		return name, running.Statistics, err
+		return spent, err
 	}
-	return name, running.Statistics, send(&workerv1.ScanResponse{Statistics: statisticsOf(running.Statistics)})
+	return spent, send(&workerv1.ScanResponse{Statistics: spent, Annotations: annotationsOf(remarks)})
 }
 
 // budget is the smaller of two limits, of which zero is none.

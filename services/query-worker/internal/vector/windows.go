@@ -95,3 +95,26 @@ func (q *Question) factor(interval, toStart, toEnd float64) float64 {
 	}
 	return factor
 }
+
+// Without makes the windows of another without those of which the last sample is none.
+func (w *Windows) Without(o *Windows, none func(last int) bool) {
+	w.valid, w.times = false, o.times
+	w.Steps, w.low, w.high = w.Steps[:0], w.low[:0], w.high[:0]
+	for i, step := range o.Steps {
+		if !none(int(o.high[i]) - 1) {
+			w.Steps, w.low, w.high = append(w.Steps, step), append(w.low, o.low[i]), append(w.high, o.high[i])
+		}
+	}
+}
+
+// Samples is how many samples the steps look at, as Prometheus counts: of Instant one each.
+func (w *Windows) Samples(q *Question) int64 {
+	if q.Function == Instant {
+		return int64(len(w.Steps))
+	}
+	var n int64
+	for i := range w.Steps {
+		n += int64(w.high[i] - w.low[i])
+	}
+	return n
+}
