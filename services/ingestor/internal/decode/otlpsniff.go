@@ -124,6 +124,7 @@ func recordSignal(record []byte, hint lake.Signal) (lake.Signal, bool) {
 
 func (s recordShape) fits(record []byte) bool {
 	d := protoDecoder{}
+	ids := 0
 	for len(record) > 0 {
 		number, wire, value, rest, err := d.consumeField(record)
 		if err != nil {
@@ -132,12 +133,15 @@ func (s recordShape) fits(record []byte) bool {
 		if want, ok := s.wires[number]; ok && want != wire || !ok && number < 17 {
 			return false
 		}
-		if s.signal == lake.SignalSpans && (number == 1 && len(value) != 16 || number == 2 && len(value) != 8) {
-			return false
+		if s.signal == lake.SignalSpans && (number == 1 || number == 2) {
+			if number == 1 && len(value) != 16 || number == 2 && len(value) != 8 {
+				return false
+			}
+			ids++
 		}
 		record = rest
 	}
-	return true
+	return s.signal != lake.SignalSpans || ids == 2 // a metric may have a name as long as a trace's id
 }
 
 func orLogs(hint lake.Signal) lake.Signal {

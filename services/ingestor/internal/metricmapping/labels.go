@@ -165,6 +165,7 @@ func (m *Mapper) labelName(name string) (string, bool) {
 		translated = ""
 	}
 	if len(m.names) < maxNames {
+		translated = strings.Clone(translated) // it may be the name itself, which is the decoder's
 		m.names[strings.Clone(name)] = translated
 		m.bytes += int64(len(name)+len(translated)) + 64
 	}

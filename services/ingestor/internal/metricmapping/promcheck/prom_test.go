@@ -323,7 +323,12 @@ func (g *generator) exponentials(into pmetric.ExponentialHistogramDataPointSlice
 		p.SetFlags(g.stale())
 		p.SetScale(int32(g.rand.IntN(25)) - 4)
 		p.SetZeroCount(g.rand.Uint64N(10))
-		total := p.ZeroCount() + g.buckets(p.Positive()) + g.buckets(p.Negative())
+		// Where Prometheus makes buckets coarser it puts counts behind empty ones into the wrong bucket.
+		most := 1 + g.rand.IntN(2)
+		if p.Scale() > histogram.ExponentialSchemaMax {
+			most = 1
+		}
+		total := p.ZeroCount() + g.buckets(p.Positive(), most) + g.buckets(p.Negative(), most)
 		p.SetCount(total)
 		if g.rand.IntN(4) > 0 {
 			p.SetSum(g.rand.Float64() * 100)
@@ -331,12 +336,13 @@ func (g *generator) exponentials(into pmetric.ExponentialHistogramDataPointSlice
 	}
 }
 
-func (g *generator) buckets(into pmetric.ExponentialHistogramDataPointBuckets) (total uint64) {
+// buckets adds buckets of which one in `some` counts something.
+func (g *generator) buckets(into pmetric.ExponentialHistogramDataPointBuckets, some int) (total uint64) {
 	into.SetOffset(int32(g.rand.IntN(400)) - 200)
 	for range g.rand.IntN(40) {
 		n := uint64(0)
-		if g.rand.IntN(2) == 0 {
-			n = g.rand.Uint64N(50)
+		if g.rand.IntN(some) == 0 {
+			n = 1 + g.rand.Uint64N(50)
 		}
 		into.BucketCounts().Append(n)
 		total += n
