@@ -19,8 +19,8 @@ type merger struct {
 	sources []*mergeSource
 	// heap has the inputs with rows left, the one whose head comes first on top.
 	heap []*mergeSource
-	// ranks are the places of metric names in the order of all inputs' names.
-	ranks   map[string]int
+	// numbers are those of strings of all inputs, from 1.
+	numbers map[string]uint32
 	row     rowMerger
 	outputs []*mergeOutput // by shard; nil: not begun
 	result  MergeResult
@@ -55,7 +55,7 @@ func newMerger(inputs []MergeInput, o MergeOptions) (*merger, error) {
 	if o.Shards&(o.Shards-1) != 0 {
 		return nil, fault.New(fault.Internal, "a merge into %d shards", o.Shards)
 	}
-	m := &merger{options: o, outputs: make([]*mergeOutput, o.Shards), deleted: map[DeletedRows]int64{}}
+	m := &merger{options: o, outputs: make([]*mergeOutput, o.Shards), deleted: map[DeletedRows]int64{}, numbers: map[string]uint32{}}
 	for i := range inputs {
 		s, err := openSource(m, &inputs[i], i)
 		if err != nil {
@@ -109,16 +109,28 @@ func (m *merger) shards() int {
 
 // rank numbers metric names in their order.
 func (m *merger) rank() {
-	names := map[string]struct{}{}
+	ranks := map[string]int{}
 	for _, s := range m.sources {
 		for _, name := range s.catalogue.Names() {
-			names[name] = struct{}{}
+			ranks[name] = 0
 		}
 	}
-	m.ranks = make(map[string]int, len(names))
-	for i, name := range slices.Sorted(maps.Keys(names)) {
-		m.ranks[name] = i
+	for i, name := range slices.Sorted(maps.Keys(ranks)) {
+		ranks[name] = i
 	}
+	for _, s := range m.sources {
+		s.numberStrings(ranks)
+	}
+}
+
+// number numbers a string.
+func (m *merger) number(text string) uint32 {
+	n, ok := m.numbers[text]
+	if !ok {
+		n = uint32(len(m.numbers)) + 1
+		m.numbers[text] = n
+	}
+	return n
 }
 
 func (m *merger) run(ctx context.Context) error {
@@ -160,7 +172,7 @@ func (m *merger) mergeRow() error {
 			return s.failed(err)
 		}
 		m.sift(0)
-		if len(m.heap) == 0 || !m.row.same(m.heap[0]) {
+		if len(m.heap) == 0 || !m.row.head.same(&m.heap[0].head) {
 			break
 		}
 	}
@@ -173,7 +185,7 @@ func (m *merger) mergeRow() error {
 }
 
 func (m *merger) write(points *Points) error {
-	index := uint32(m.row.hash & uint64(m.options.Shards-1))
+	index := uint32(m.row.head.hash & uint64(m.options.Shards-1))
 	o := m.outputs[index]
 	if o == nil {
 		var err error
@@ -182,7 +194,7 @@ func (m *merger) write(points *Points) error {
 		}
 	}
 	o.sources.add(points.Sources)
-	return o.writer.appendPoints(&m.row.series, m.row.hash, points)
+	return o.writer.appendPoints(&m.row.series, m.row.head.hash, points)
 }
 
 // begin begins the output of a shard.

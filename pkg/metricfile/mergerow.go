@@ -12,8 +12,8 @@ import (
 
 // rowMerger makes one row of those that several inputs have of a series.
 type rowMerger struct {
+	head     head
 	series   Series
-	hash     uint64
 	identity uint64
 	// parts are the inputs that have the series; their points are their own until they read the next row.
 	parts  []*mergeSource
@@ -33,29 +33,27 @@ type run struct {
 
 // begin begins with the series of an input's head.
 func (r *rowMerger) begin(s *mergeSource) {
-	r.series, r.hash = *s.series, s.hash
+	r.head.set(&s.head)
+	r.series = s.series()
 	r.series.Family = Family{}
 	r.identity = r.series.identity(s.hash)
 	r.latest = math.MinInt64
 	r.parts, r.exemplars = r.parts[:0], r.exemplars[:0]
 }
 
-// same reports whether an input's head is of the series.
-func (r *rowMerger) same(s *mergeSource) bool { return s.hash == r.hash && s.series.Equal(&r.series) }
-
 // add reads the points of an input's head, and leaves those that stay.
 func (r *rowMerger) add(s *mergeSource) error {
-	if err := s.read(r.identity); err != nil {
+	if err := s.read(&r.series, r.identity); err != nil {
 		return err
 	}
 	r.exemplars = append(r.exemplars, s.points.Exemplars...)
 	if len(s.gone) > 0 || !s.strict {
-		s.compact(r.identity)
+		s.compact(r.series.Kind, r.identity)
 	}
 	if s.points.Len() == 0 {
 		return nil
 	}
-	r.family(s.series.Family, s.points.Times[s.points.Len()-1])
+	r.family(s.family(), s.points.Times[s.points.Len()-1])
 	r.parts = append(r.parts, s)
 	return nil
 }
@@ -185,7 +183,7 @@ func (r *rowMerger) stamped(p *Points, i int) stamped {
 }
 
 // compact leaves the points of a head that stay, and one of each time of these.
-func (s *mergeSource) compact(identity uint64) {
+func (s *mergeSource) compact(kind Kind, identity uint64) {
 	p, r := &s.points, &s.merge.result
 	n := 0
 	var kept stamped
@@ -194,8 +192,8 @@ func (s *mergeSource) compact(identity uint64) {
 			continue
 		}
 		if n > 0 && p.Times[n-1] == p.Times[i] {
-			d := stamped{p.stamp(i).Source, p.RowHash(identity, s.series.Kind, i)}
-			kept = stamped{p.stamp(n - 1).Source, p.RowHash(identity, s.series.Kind, n-1)}
+			d := stamped{p.stamp(i).Source, p.RowHash(identity, kind, i)}
+			kept = stamped{p.stamp(n - 1).Source, p.RowHash(identity, kind, n-1)}
 			r.Deduplicated++
 			if kept.beats(d) || kept == d {
 				r.HashLeft += d.hash

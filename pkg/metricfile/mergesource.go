@@ -4,10 +4,12 @@ package metricfile
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
@@ -22,20 +24,62 @@ type mergeSource struct {
 	catalogue *Catalogue
 	reader    *Reader
 	masked    map[lake.ReceiptID]struct{}
+	ids       sourceIDs
 
-	// The head of the merge.
+	// The head of the merge, and where it is in the catalogue.
+	head
 	ordinal int
-	series  *Series
-	hash    uint64
-	name    string
-	rank    int
-	points  Points
-	strict  bool // no two points are of one time
+	block   *block
+	blockAt int
+	row     int // of the block
+
+	// points are those of the head that was read last.
+	points Points
+	strict bool // no two of them are of one time
 	// gone are the reasons of points which leave, by point; empty: all stay.
 	gone []gone
 	// sum is that of the hashes of the points read, and rows their number.
 	sum  uint64
 	rows int64
+}
+
+// head is a series in numbers that all inputs have in common.
+type head struct {
+	rank   int // of the metric name
+	hash   uint64
+	shape  uint32   // label names
+	values []uint32 // of labels
+	flags  int64
+	bounds []float64
+}
+
+// sameLabels reports whether heads have the same labels.
+func (h *head) sameLabels(o *head) bool {
+	return h.hash == o.hash && h.rank == o.rank && h.shape == o.shape && slices.Equal(h.values, o.values)
+}
+
+// same reports whether heads are the same series.
+func (h *head) same(o *head) bool {
+	return h.flags == o.flags && h.sameLabels(o) && compareBounds(h.bounds, o.bounds) == 0
+}
+
+// set copies a head.
+func (h *head) set(o *head) {
+	values := append(h.values[:0], o.values...)
+	*h = *o
+	h.values = values
+}
+
+// shell is the series without its labels.
+func (h *head) shell() Series {
+	return Series{Kind: Kind(h.flags & flagKind), Delta: h.flags&flagDelta != 0, NoSum: h.flags&flagNoSum != 0, Bounds: h.bounds}
+}
+
+// sourceIDs are what an input's numbers of strings are in the merge.
+type sourceIDs struct {
+	ranks  []int      // by number of the metric name
+	shapes []uint32   // by number of the shape
+	values [][]uint32 // by label and value, and one more; 0: not known yet
 }
 
 // gone is why a point leaves.
@@ -48,7 +92,7 @@ type gone struct {
 func (g gone) stays() bool { return g.reason == 0 && !g.masked }
 
 func openSource(m *merger, in *MergeInput, number int) (*mergeSource, error) {
-	s := &mergeSource{MergeInput: in, merge: m, number: number, ordinal: -1, rank: -1}
+	s := &mergeSource{MergeInput: in, merge: m, number: number, ordinal: -1, blockAt: -1}
 	var err error
 	if s.catalogue, err = ReadCatalogue(in.Sidecar); err != nil {
 		return nil, err
@@ -69,7 +113,36 @@ func openSource(m *merger, in *MergeInput, number int) (*mergeSource, error) {
 }
 
 // memory is about what reading it holds.
-func (s *mergeSource) memory() int64 { return sourceMemory + 3*int64(len(s.Sidecar)) }
+func (s *mergeSource) memory() int64 {
+	values := 0
+	for i := range s.catalogue.labels {
+		values += s.catalogue.labels[i].values.len()
+	}
+	return sourceMemory + s.catalogue.Bytes() + 4*int64(values)
+}
+
+// numberStrings finds the merge's numbers of names and shapes. ranks are those of metric names.
+func (s *mergeSource) numberStrings(ranks map[string]int) {
+	c, m := s.catalogue, s.merge
+	for i := range c.names.len() {
+		s.ids.ranks = append(s.ids.ranks, ranks[c.names.at(i)])
+	}
+	labels := make([]uint32, len(c.labels))
+	s.ids.values = make([][]uint32, len(c.labels))
+	for i := range c.labels {
+		labels[i] = m.number(c.labels[i].name)
+		if c.labels[i].name != model.MetricNameLabel {
+			s.ids.values[i] = make([]uint32, c.labels[i].values.len())
+		}
+	}
+	for _, shape := range c.shapes {
+		var key []byte
+		for _, label := range shape {
+			key = binary.AppendUvarint(key, uint64(labels[label]))
+		}
+		s.ids.shapes = append(s.ids.shapes, m.number("\xff"+string(key))) // no label has such a name
+	}
+}
 
 // ended reports whether no row is left.
 func (s *mergeSource) ended() bool { return s.ordinal == s.catalogue.Len() }
@@ -82,48 +155,73 @@ func (s *mergeSource) compare(o *mergeSource) int {
 	if s.hash != o.hash {
 		return cmp.Compare(s.hash, o.hash)
 	}
-	return cmp.Or(s.compareSeries(o.series), cmp.Compare(s.number, o.number))
+	if !s.sameLabels(&o.head) { // two series of one hash
+		a, b := s.series(), o.series()
+		return labels.Compare(a.Labels, b.Labels)
+	}
+	a, b := s.shell(), o.shell()
+	return cmp.Or(compareShapes(&a, &b), cmp.Compare(s.number, o.number))
 }
 
-// compareSeries orders series of one name and hash.
-func (s *mergeSource) compareSeries(o *Series) int {
-	if !labels.Equal(s.series.Labels, o.Labels) {
-		return labels.Compare(s.series.Labels, o.Labels)
-	}
-	return compareShapes(s.series, o)
-}
+// series makes the series of the head.
+func (s *mergeSource) series() Series { return *s.catalogue.Series(s.ordinal) }
+
+// family is that of the head.
+func (s *mergeSource) family() Family { return s.catalogue.families[s.block.family[s.row]] }
 
 // advance moves to the next row; behind the last it compares what was read with the catalogue.
 func (s *mergeSource) advance() error {
-	before, hash := s.series, s.hash
+	c := s.catalogue
 	s.ordinal++
 	if s.ended() {
-		if s.sum != s.catalogue.RowHash || s.rows != s.catalogue.Rows {
-			return fault.New(fault.Internal, "%d points of hash %x were read, the catalogue has %d of %x", s.rows, s.sum, s.catalogue.Rows, s.catalogue.RowHash)
+		if s.sum != c.RowHash || s.rows != c.Rows {
+			return fault.New(fault.Internal, "%d points of hash %x were read, the catalogue has %d of %x", s.rows, s.sum, c.Rows, c.RowHash)
 		}
 		return nil
 	}
-	s.series, s.hash = s.catalogue.Series(s.ordinal), s.catalogue.Hash(s.ordinal)
-	rank := s.rank
-	if name := s.series.Name(); rank < 0 || name != s.name {
-		known, ok := s.merge.ranks[name]
-		if !ok {
-			return fault.New(fault.Internal, "row %d has a name that is not in the catalogue", s.ordinal)
+	if s.row++; s.block == nil || s.row == s.block.len() {
+		s.blockAt++
+		s.block, s.row = c.block(s.blockAt), 0
+	}
+	rank, hash := s.rank, s.hash
+	s.load()
+	if s.ordinal > 0 && (s.rank < rank || s.rank == rank && s.hash <= hash) {
+		return s.checkOrder()
+	}
+	return nil
+}
+
+// load finds the head's numbers.
+func (s *mergeSource) load() {
+	c, b, row := s.catalogue, s.block, s.row
+	shape := b.shapes[row]
+	s.rank, s.hash, s.shape = s.ids.ranks[c.blocks[s.blockAt].name], uint64(b.hash[row]), s.ids.shapes[shape]
+	s.flags, s.bounds = b.flags[row], c.bounds[b.bounds[row]]
+	s.values = s.values[:0]
+	for k, v := range b.labels(row) {
+		label := c.shapes[shape][k]
+		known := s.ids.values[label]
+		if known == nil {
+			continue // the metric name, which the rank stands for
 		}
-		s.name, s.rank = name, known
+		if known[v] == 0 {
+			known[v] = s.merge.number(c.labels[label].values.at(int(v)))
+		}
+		s.values = append(s.values, known[v])
 	}
-	rises := cmp.Or(cmp.Compare(rank, s.rank), cmp.Compare(hash, s.hash))
-	if before != nil && rises == 0 {
-		rises = -s.compareSeries(before)
-	}
-	if rises >= 0 && before != nil {
+}
+
+// checkOrder is an error unless the head comes behind the row before it.
+func (s *mergeSource) checkOrder() error {
+	before := *s.catalogue.Series(s.ordinal - 1)
+	if this := s.series(); Compare(&before, &this) >= 0 {
 		return fault.New(fault.Internal, "row %d is out of order", s.ordinal)
 	}
 	return nil
 }
 
-// read reads the points of the head, and judges them. identity is the head's.
-func (s *mergeSource) read(identity uint64) error {
+// read reads the points of the head, and judges them. identity is that of its series.
+func (s *mergeSource) read(series *Series, identity uint64) error {
 	p := &s.points
 	if err := s.reader.Points(s.ordinal, WantAll, p); err != nil {
 		return fmt.Errorf("row %d: %w", s.ordinal, err)
@@ -138,19 +236,19 @@ func (s *mergeSource) read(identity uint64) error {
 			}
 		}
 		last = at
-		sum += p.RowHash(identity, s.series.Kind, i)
+		sum += p.RowHash(identity, series.Kind, i)
 	}
 	s.sum += sum
 	s.rows += int64(p.Len())
 	r := &s.merge.result
 	r.RowsIn += int64(p.Len())
 	r.HashIn += sum
-	s.judge(identity)
+	s.judge(series, identity)
 	return nil
 }
 
 // judge finds the points and exemplars of the head that leave, and counts them.
-func (s *mergeSource) judge(identity uint64) {
+func (s *mergeSource) judge(series *Series, identity uint64) {
 	s.gone = s.gone[:0]
 	p := &s.points
 	if s.masked != nil {
@@ -164,7 +262,7 @@ func (s *mergeSource) judge(identity uint64) {
 		})
 	}
 	for i := range s.Drop {
-		s.judgeBy(&s.Drop[i])
+		s.judgeBy(&s.Drop[i], series)
 	}
 	r := &s.merge.result
 	for i, g := range s.gone {
@@ -179,7 +277,7 @@ func (s *mergeSource) judge(identity uint64) {
 		default:
 			continue
 		}
-		r.HashLeft += p.RowHash(identity, s.series.Kind, i)
+		r.HashLeft += p.RowHash(identity, series.Kind, i)
 	}
 }
 
@@ -190,13 +288,13 @@ func (s *mergeSource) spare() {
 	}
 }
 
-func (s *mergeSource) judgeBy(rule *DropRule) {
+func (s *mergeSource) judgeBy(rule *DropRule, series *Series) {
 	p := &s.points
 	inside := func(at int64) bool { return at >= rule.Start && at < rule.End }
 	if !slices.ContainsFunc(p.Times, inside) && !slices.ContainsFunc(p.Exemplars, func(e Exemplar) bool { return inside(e.Time) }) {
 		return
 	}
-	if rule.Series != nil && !rule.Series(s.series) {
+	if rule.Series != nil && !rule.Series(series) {
 		return
 	}
 	s.spare()
