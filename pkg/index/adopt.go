@@ -26,9 +26,12 @@ type AdoptResult struct {
 
 // adoptedTables are those that records and snapshots have rows of, in the order in which they are adopted: what is referred to first.
 var adoptedTables = []string{
-	"leases", "receipts", "deletes", "segments", "delete_rows", "delete_segments", "delete_sources",
-	"retention_runs", "retention_leases", "audit_log", "window_versions",
+	"leases", "receipts", "deletes", "segments", unversioned, "delete_rows", "delete_segments", "delete_sources",
+	"retention_runs", "retention_leases", "audit_log", "window_versions", "rollups",
 }
+
+// unversioned are segments of records that do not tell the versions of their windows.
+const unversioned = "unversioned"
 
 // Adopt merges records into the index. It is idempotent, and the order of records does not matter. Leases that they name are committed;
 // what is pending is enqueued, what is done is not any more; no number that they have is given again.
@@ -79,6 +82,9 @@ func collect(org lake.Organization, r Record, rows map[string][]json.RawMessage)
 			return fault.New(fault.Invalid, "commit record %d: %w", r.ID, err)
 		}
 		rows[table] = append(rows[table], some...)
+		if table == "segments" && r.Version < versionedSince {
+			rows[unversioned] = append(rows[unversioned], some...)
+		}
 	}
 	return nil
 }

@@ -60,7 +60,7 @@ func (x *Index) commit(ctx context.Context, lease *lake.Lease, edit lake.Edit) e
 }
 
 // commit is one transaction of Commit. Rows are locked in one order by all of them: lease, tasks, receipts, segments, versions,
-// new tasks, totals, costs; within each by their key. The last two are the organization's, so they are locked for a moment only.
+// rollups, new tasks, totals, costs; within each by their key. The last two are the organization's, so they are locked for a moment only.
 type commit struct {
 	q      *db.Queries
 	lease  *lake.Lease
@@ -79,6 +79,10 @@ type commit struct {
 	changed  []db.MaskSourcesRow // segments whose sources were masked
 	marked   []db.MarkSegmentsRow
 	touched  []touched
+
+	lostRollups map[rolledWindow]bool // whose segments are removed, and not replaced
+	bumps       map[hour]bump         // the versions that are locked
+	versions    map[hour]db.BumpVersionsRow
 }
 
 // touched is a window whose answers this edit changes.
@@ -86,6 +90,8 @@ type touched struct {
 	signal int16
 	start  time.Time
 	length int64
+	// expired says that retention removes rows, which rollups outlive.
+	expired bool
 }
 
 func (c *commit) run(ctx context.Context) error {
@@ -107,6 +113,7 @@ func (c *commit) run(ctx context.Context) error {
 		c.finishReceipts,
 		c.supersede,
 		c.bumpVersions,
+		c.roll,
 		c.finishTasks,
 		c.record,
 		c.addTotals,
@@ -246,15 +253,21 @@ func (c *commit) removeSegments(ctx context.Context) error {
 		return err
 	}
 	for _, r := range c.removed {
-		c.touch(r.Signal, r.WindowStart, r.WindowLength)
+		if r.Resolution > 0 {
+			if err := c.lost(r); err != nil {
+				return err
+			}
+			continue
+		}
+		c.touch(touched{r.Signal, r.WindowStart, r.WindowLength, c.lease.Kind == lake.TaskExpire})
 	}
 	return counted("segments", len(c.edit.Remove), int64(len(c.removed)))
 }
 
 // touch notes a window whose rows change; a rewrite changes none.
-func (c *commit) touch(signal int16, start time.Time, length int64) {
+func (c *commit) touch(t touched) {
 	if !c.edit.Rewrite {
-		c.touched = append(c.touched, touched{signal, start, length})
+		c.touched = append(c.touched, t)
 	}
 }
 
@@ -269,7 +282,9 @@ func (c *commit) addSegments(ctx context.Context) error {
 	segments := db.InsertSegmentsParams{Organization: string(c.lease.Organization), Lease: string(c.lease.ID), Ids: c.ids}
 	var sources db.InsertSegmentSourcesParams
 	for i, s := range c.edit.Add {
-		c.touch(int16(s.Signal), s.Window.Start, int64(s.Window.Length))
+		if s.Resolution == 0 {
+			c.touch(touched{signal: int16(s.Signal), start: s.Window.Start, length: int64(s.Window.Length)})
+		}
 		addSegment(&segments, s)
 		addSources(&sources, s, c.ids[i])
 	}
@@ -288,7 +303,7 @@ func (c *commit) addSegments(ctx context.Context) error {
 }
 
 func addSegment(p *db.InsertSegmentsParams, s lake.Segment) {
-	p.Signals = append(p.Signals, int16(s.Signal))
+	p.Signals = append(p.Signals, placeOf(s.Signal, s.Resolution))
 	p.WindowStarts = append(p.WindowStarts, s.Window.Start.UTC())
 	p.WindowLengths = append(p.WindowLengths, int64(s.Window.Length))
 	p.Levels = append(p.Levels, int32(s.Level))
@@ -304,15 +319,23 @@ func addSegment(p *db.InsertSegmentsParams, s lake.Segment) {
 	p.AppliedDeletes = append(p.AppliedDeletes, int64(s.AppliedDelete))
 	p.Rules = append(p.Rules, joined(s.Rules))
 	p.Identified = append(p.Identified, s.Identified)
+	p.Resolutions = append(p.Resolutions, int64(s.Resolution))
+	p.ShardIndexes = append(p.ShardIndexes, int32(s.Shard.Index))
+	p.ShardCounts = append(p.ShardCounts, int32(s.Shard.Count))
 }
 
+// addSources says whose rows a segment holds, and by that where it is. What a rollup is made of may be of any number of sources, and none of
+// them is masked in it: it is of none, number 0.
 func addSources(p *db.InsertSegmentSourcesParams, s lake.Segment, id int64) {
 	sources := slices.Clone(s.Sources)
+	if s.Resolution > 0 {
+		sources = []lake.ReceiptID{0}
+	}
 	slices.Sort(sources)
 	for _, source := range slices.Compact(sources) {
 		p.Receipts = append(p.Receipts, int64(source))
 		p.Segments = append(p.Segments, id)
-		p.Signals = append(p.Signals, int16(s.Signal))
+		p.Signals = append(p.Signals, placeOf(s.Signal, s.Resolution))
 		p.WindowStarts = append(p.WindowStarts, s.Window.Start.UTC())
 	}
 }
@@ -377,7 +400,7 @@ func (c *commit) supersede(ctx context.Context) error {
 		return nil
 	}
 	for _, r := range rows {
-		c.touched = append(c.touched, touched{r.Signal, r.WindowStart, r.WindowLength})
+		c.touched = append(c.touched, touched{signal: r.Signal, start: r.WindowStart, length: r.WindowLength})
 	}
 	return nil
 }
@@ -388,31 +411,46 @@ type hour struct {
 	start  int64 // Unix seconds
 }
 
+// bump is what an edit adds to the version of an hour: to the part that rollups are held against, and to the other.
+type bump struct {
+	increment, quiet int64
+	expired          bool
+}
+
 // bumpVersions adds one to the version of every hour whose rows change, and checks the versions that the edit relies on. All of
 // these rows stay locked until the end.
 func (c *commit) bumpVersions(ctx context.Context) error {
-	increments := make(map[hour]int64)
-	for _, e := range c.edit.Expect {
+	expected := slices.Clone(c.edit.Expect)
+	for _, r := range c.edit.Rolled {
+		expected = append(expected, lake.WindowVersion{Signal: r.Signal, Window: r.Window, Version: r.Version})
+	}
+	c.bumps = make(map[hour]bump)
+	for _, e := range expected {
 		for _, h := range hoursOf(int16(e.Signal), e.Window.Start, int64(e.Window.Length)) {
-			increments[h] = 0
+			c.bumps[h] = bump{}
 		}
 	}
 	for _, t := range c.touched {
 		for _, h := range hoursOf(t.signal, t.start, t.length) {
-			increments[h] = 1
+			b := c.bumps[h]
+			if t.expired {
+				b.quiet, b.expired = 1, true
+			} else {
+				b.increment = 1
+			}
+			c.bumps[h] = b
 		}
 	}
-	if len(increments) == 0 {
+	if len(c.bumps) == 0 {
 		return nil
 	}
-	versions, err := c.bump(ctx, increments)
-	if err != nil {
+	if err := c.lockVersions(ctx); err != nil {
 		return err
 	}
-	for _, e := range c.edit.Expect {
+	for _, e := range expected {
 		var before int64
 		for _, h := range hoursOf(int16(e.Signal), e.Window.Start, int64(e.Window.Length)) {
-			before += versions[h] - increments[h]
+			before += c.versions[h].Version + c.versions[h].Quiet - c.bumps[h].increment - c.bumps[h].quiet
 		}
 		if before != e.Version {
 			return fault.New(fault.Conflict, "%s at %s have version %d, the edit was made from %d", e.Signal, e.Window.Start, before, e.Version)
@@ -421,22 +459,24 @@ func (c *commit) bumpVersions(ctx context.Context) error {
 	return nil
 }
 
-func (c *commit) bump(ctx context.Context, increments map[hour]int64) (map[hour]int64, error) {
+func (c *commit) lockVersions(ctx context.Context) error {
 	p := db.BumpVersionsParams{Organization: string(c.lease.Organization)}
-	for h, increment := range increments {
+	for h, b := range c.bumps {
 		p.Signals = append(p.Signals, h.signal)
 		p.Hours = append(p.Hours, time.Unix(h.start, 0).UTC())
-		p.Increments = append(p.Increments, increment)
+		p.Increments = append(p.Increments, b.increment)
+		p.Quiets = append(p.Quiets, b.quiet)
+		p.Expired = append(p.Expired, b.expired)
 	}
 	rows, err := c.q.BumpVersions(ctx, p)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	versions := make(map[hour]int64, len(rows))
+	c.versions = make(map[hour]db.BumpVersionsRow, len(rows))
 	for _, r := range rows {
-		versions[hour{r.Signal, r.Hour.Unix()}] = r.Version
+		c.versions[hour{r.Signal, r.Hour.Unix()}] = r
 	}
-	return versions, nil
+	return nil
 }
 
 // hoursOf lists the hours that a window overlaps.
@@ -489,6 +529,15 @@ func (c *commit) record(ctx context.Context) error {
 		removed.Rows += s.RowCount
 		removed.Bytes += s.Bytes + s.SidecarBytes
 	}
+	for h := range c.bumps {
+		r.hours = append(r.hours, h)
+	}
+	for _, rolled := range c.edit.Rolled {
+		r.rollups = append(r.rollups, rolledOf(rolled))
+	}
+	for lost := range c.lostRollups {
+		r.rollups = append(r.rollups, lost)
+	}
 	r.receipts = slices.Clone(c.hidden)
 	for _, o := range c.edit.Outcomes {
 		r.receipts = append(r.receipts, int64(o.Receipt))
@@ -503,24 +552,36 @@ func (c *commit) record(ctx context.Context) error {
 	return c.q.CountRemoved(ctx, removed)
 }
 
-// month is a partition of a signal's segments.
+// month is a partition of segments.
 type month struct {
-	signal lake.Signal
+	parent string
 	year   int
 	month  time.Month
 }
+
+// parentOf is the table whose months a segment is in.
+func parentOf(s lake.Segment) string {
+	if s.Resolution > 0 {
+		return rollupsTable
+	}
+	return tableOf(s.Signal)
+}
+
+func tableOf(signal lake.Signal) string { return "segments_" + signal.String() }
+
+const rollupsTable = "segments_rollups"
 
 // makeMonths sees to the partitions before the transaction: making one is a transaction of its own, and rare.
 func (x *Index) makeMonths(ctx context.Context, add []lake.Segment) error {
 	for _, s := range add {
 		start := s.Window.Start.UTC()
-		m := month{s.Signal, start.Year(), start.Month()}
+		m := month{parentOf(s), start.Year(), start.Month()}
 		if _, known := x.months.Load(m); known {
 			continue
 		}
-		err := x.queries.MakeSegmentMonth(ctx, db.MakeSegmentMonthParams{Parent: "segments_" + s.Signal.String(), MonthStart: start})
+		err := x.queries.MakeSegmentMonth(ctx, db.MakeSegmentMonthParams{Parent: m.parent, MonthStart: start})
 		if err != nil {
-			return fmt.Errorf("make the partition of %s of %d-%02d: %w", m.signal, m.year, m.month, err)
+			return fmt.Errorf("make the partition of %s of %d-%02d: %w", m.parent, m.year, m.month, err)
 		}
 		x.months.Store(m, true)
 	}

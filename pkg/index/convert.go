@@ -47,7 +47,9 @@ func segmentOf(s db.Segment) lake.Segment {
 	return lake.Segment{
 		ID:            lake.SegmentID(s.ID),
 		Organization:  lake.Organization(s.Organization),
-		Signal:        lake.Signal(s.Signal),
+		Signal:        signalAt(s.Signal),
+		Resolution:    time.Duration(s.Resolution),
+		Shard:         lake.Shard{Index: uint32(s.ShardIndex), Count: uint32(s.ShardCount)},
 		Window:        windowOf(s.WindowStart, s.WindowLength),
 		Level:         int(s.Level),
 		Bucket:        s.Bucket,

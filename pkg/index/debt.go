@@ -18,6 +18,7 @@ type Debt struct {
 	Segments     int64
 	Bytes        int64 // sidecars included
 	Rows         int64
+	Rollups      Count // what there is besides, of all resolutions
 	DebtSegments int64
 	DebtBytes    int64 // sidecars included
 	DebtWindows  int64
@@ -76,7 +77,16 @@ func (x *Index) CompactionDebt(ctx context.Context, org lake.Organization) (debt
 	for _, d := range open {
 		waiting[place{d.Organization, d.Signal}] = d
 	}
+	rollups := make(map[place]Count)
 	for _, t := range totals {
+		if t.Signal > rollupPlaces {
+			rollups[place{t.Organization, t.Signal - rollupPlaces}] = Count{t.Segments, t.RowCount, t.Bytes}
+		}
+	}
+	for _, t := range totals {
+		if t.Signal > rollupPlaces {
+			continue
+		}
 		d, indebted := waiting[place{t.Organization, t.Signal}]
 		debt := Debt{
 			Organization: lake.Organization(t.Organization),
@@ -84,6 +94,7 @@ func (x *Index) CompactionDebt(ctx context.Context, org lake.Organization) (debt
 			Segments:     t.Segments,
 			Bytes:        t.Bytes,
 			Rows:         t.RowCount,
+			Rollups:      rollups[place{t.Organization, t.Signal}],
 			DebtSegments: d.Segments,
 			DebtBytes:    d.Bytes,
 			DebtWindows:  d.Windows,

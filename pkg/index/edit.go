@@ -21,6 +21,8 @@ const (
 	maxWindow = 24 * time.Hour
 	// Windows further away than these get no partition. They bound what nonsense can do; which times are accepted is decided
 	// before, by each organization's acceptance window.
+	// maxShards is how many parts the series of a window may be in.
+	maxShards = 1 << 16
 	maxPast   = 30 * 366 * 24 * time.Hour
 	maxFuture = 366 * 24 * time.Hour
 )
@@ -44,6 +46,9 @@ func checkEdit(lease *lake.Lease, edit lake.Edit, now time.Time) error {
 		return err
 	}
 	if err := checkExpected(edit.Expect); err != nil {
+		return err
+	}
+	if err := checkRolled(edit); err != nil {
 		return err
 	}
 	if err := checkMarks(edit); err != nil {
@@ -75,8 +80,12 @@ func checkSegment(lease *lake.Lease, s lake.Segment, now time.Time) error {
 		return fmt.Errorf("rows from %s to %s do not lie in the window", s.FirstTime, s.LastTime)
 	case s.Rows <= 0 || s.Bytes <= 0 || s.SidecarBytes < 0 || s.Level < 0:
 		return fmt.Errorf("%d rows, %d bytes, %d sidecar bytes, level %d", s.Rows, s.Bytes, s.SidecarBytes, s.Level)
-	case len(s.Sources) == 0:
+	case len(s.Sources) == 0 && s.Resolution == 0:
 		return fmt.Errorf("no sources")
+	case s.Resolution < 0:
+		return fmt.Errorf("resolution %s", s.Resolution)
+	case s.Shard.Count&(s.Shard.Count-1) != 0 || s.Shard.Count > maxShards || s.Shard.Index >= max(1, s.Shard.Count):
+		return fmt.Errorf("shard %d of %d: want one of a power of two, up to %d", s.Shard.Index, s.Shard.Count, maxShards)
 	case s.AppliedDelete < 0:
 		return fmt.Errorf("applied delete %d", s.AppliedDelete)
 	}
@@ -194,11 +203,13 @@ func digest(edit lake.Edit) ([]byte, error) {
 	return sum[:], nil
 }
 
-// sourcesOf lists all sources of the segments that an edit adds.
+// sourcesOf lists all sources of the segments of rows that an edit adds.
 func sourcesOf(edit lake.Edit) []int64 {
 	var ids []int64
 	for _, s := range edit.Add {
-		ids = append(ids, numbers(s.Sources)...)
+		if s.Resolution == 0 {
+			ids = append(ids, numbers(s.Sources)...)
+		}
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids)

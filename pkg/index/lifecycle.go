@@ -115,8 +115,9 @@ type total struct{ segments, bytes, rows int64 }
 func (c *commit) addTotals(ctx context.Context) error {
 	totals := make(map[int16]total)
 	for _, s := range c.edit.Add {
-		t := totals[int16(s.Signal)]
-		totals[int16(s.Signal)] = total{t.segments + 1, t.bytes + s.Bytes + s.SidecarBytes, t.rows + s.Rows}
+		place := placeOf(s.Signal, s.Resolution)
+		t := totals[place]
+		totals[place] = total{t.segments + 1, t.bytes + s.Bytes + s.SidecarBytes, t.rows + s.Rows}
 	}
 	for _, r := range c.removed {
 		t := totals[r.Signal]

@@ -28,6 +28,9 @@ func (x *Index) Lookup(ctx context.Context, query Query) (answer Answer, err err
 	if err := query.check(); err != nil {
 		return Answer{}, err
 	}
+	if query.Resolution > 0 {
+		return x.lookupRollups(ctx, query)
+	}
 	rows, err := x.queries.Lookup(ctx, db.LookupParams{
 		Organization:    string(query.Organization),
 		Signal:          int16(query.Signal),
@@ -45,9 +48,39 @@ func (x *Index) Lookup(ctx context.Context, query Query) (answer Answer, err err
 	return answerOf(query, rows)
 }
 
+// lookupRollups is Lookup of current rollups.
+func (x *Index) lookupRollups(ctx context.Context, query Query) (Answer, error) {
+	rows, err := x.queries.LookupRollups(ctx, db.LookupRollupsParams{
+		Organization:    string(query.Organization),
+		Signal:          int16(query.Signal),
+		Place:           placeOf(query.Signal, query.Resolution),
+		Resolution:      int64(query.Resolution),
+		FirstWindow:     query.firstWindow(),
+		EndWindow:       query.endWindow(),
+		StartTime:       nanoseconds(query.Start),
+		EndTime:         nanoseconds(query.End),
+		MaxSegments:     MaxLookupSegments + 1,
+		WrittenAfter:    bounded(query.Start).Add(-clockSkew),
+		CompletenessCap: CompletenessCap,
+		FirstHour:       lake.WindowOf(bounded(query.Start), time.Hour).Start,
+		EndHour:         query.endWindow(),
+	})
+	if err != nil {
+		return Answer{}, failed("look up rollups", err)
+	}
+	converted := make([]db.LookupRow, len(rows))
+	for i, r := range rows {
+		converted[i] = db.LookupRow(r)
+	}
+	return answerOf(query, converted)
+}
+
 func (q Query) check() error {
 	if q.Signal == lake.SignalUnknown || q.Signal > lake.SignalSpans {
 		return fault.New(fault.Invalid, "look up segments of signal %s", q.Signal)
+	}
+	if q.Resolution < 0 {
+		return fault.New(fault.Invalid, "look up segments of resolution %s", q.Resolution)
 	}
 	return nil
 }
@@ -74,6 +107,7 @@ const (
 	rowOfAnswer = iota
 	rowOfDelete
 	rowOfSegment
+	rowOfHour
 )
 
 func answerOf(query Query, rows []db.LookupRow) (Answer, error) {
@@ -88,6 +122,8 @@ func answerOf(query Query, rows []db.LookupRow) (Answer, error) {
 			answer.Deletes = append(answer.Deletes, deleteOfAnswer(query, r))
 		case rowOfSegment:
 			answer.Segments = append(answer.Segments, segmentOfAnswer(query, r))
+		case rowOfHour:
+			answer.Uncovered = append(answer.Uncovered, windowOf(r.WindowStart, r.WindowLength))
 		}
 	}
 	if len(answer.Segments) > MaxLookupSegments {
@@ -99,7 +135,8 @@ func answerOf(query Query, rows []db.LookupRow) (Answer, error) {
 
 func segmentOfAnswer(query Query, r db.LookupRow) lake.Segment {
 	return segmentOf(db.Segment{
-		ID: r.ID, Organization: string(query.Organization), Signal: int16(query.Signal),
+		ID: r.ID, Organization: string(query.Organization), Signal: placeOf(query.Signal, query.Resolution), Resolution: int64(query.Resolution),
+		ShardIndex: r.ShardIndex, ShardCount: r.ShardCount,
 		WindowStart: r.WindowStart, WindowLength: r.WindowLength, Level: r.Level, Bucket: r.Bucket, Key: r.Key,
 		Bytes: r.Bytes, SidecarBytes: r.SidecarBytes, RowCount: r.RowCount, FirstTime: r.FirstTime, LastTime: r.LastTime,
 		FormatVersion: r.FormatVersion, RowHash: r.RowHash, MaskedSources: r.MaskedSources, CreatedAt: r.CreatedAt,
@@ -145,11 +182,12 @@ func (x *Index) WindowVersion(ctx context.Context, org lake.Organization, signal
 	if err := checkExpected([]lake.WindowVersion{v}); err != nil {
 		return v, fault.Wrap(fault.Invalid, err)
 	}
-	v.Version, err = x.queries.SumVersions(ctx, db.SumVersionsParams{
+	sum, err := x.queries.SumVersions(ctx, db.SumVersionsParams{
 		Organization: string(org),
 		Signal:       int16(signal),
 		FirstHour:    window.Start.UTC(),
 		EndHour:      window.End().UTC(),
 	})
+	v.Version = sum.Version
 	return v, failed("read the version of a window", err)
 }

@@ -28,7 +28,11 @@ type Record struct {
 }
 
 // recordVersion is that of the records that this release writes.
-const recordVersion = 1
+const (
+	recordVersion = 2
+	// versionedSince is from which version on records tell the versions of the hours that their transaction locked.
+	versionedSince = 2
+)
 
 // Buckets lists the buckets that the record's files and objects are in, those of files first.
 func (r *Record) Buckets() []string {
@@ -91,7 +95,7 @@ func (x *Index) completed(ctx context.Context, r Record, document []byte) (Recor
 	if err != nil {
 		return r, err
 	}
-	r.Version = recordVersion
+	r.Version = 1
 	return r, json.Unmarshal(rows, &r.Rows)
 }
 
@@ -109,6 +113,8 @@ type changes struct {
 	segments     []int64
 	receipts     []int64
 	deletes      []int64
+	hours        []hour
+	rollups      []rolledWindow
 	// first and last are the earliest and the latest start of the segments' windows.
 	first, last time.Time
 	edit        []byte // digest of the lease's edit
@@ -127,11 +133,22 @@ func (c *changes) hold(id int64, start time.Time) {
 
 // putRecord puts rows into the outbox as they are now, in the transaction that changed them.
 func putRecord(ctx context.Context, q *db.Queries, c changes) error {
-	return q.InsertRecord(ctx, db.InsertRecordParams{
+	p := db.InsertRecordParams{
 		Cause: c.cause, Organization: string(c.organization), Kind: c.kind,
 		Segments: distinct(c.segments), Receipts: distinct(c.receipts), Deletes: distinct(c.deletes),
 		FirstWindow: c.first.UTC(), LastWindow: c.last.UTC(), Edit: append([]byte{}, c.edit...),
-	})
+		Signals: []int16{}, Hours: []time.Time{}, RollupSignals: []int16{}, Resolutions: []int64{}, Starts: []time.Time{},
+	}
+	for _, h := range c.hours {
+		p.Signals = append(p.Signals, h.signal)
+		p.Hours = append(p.Hours, time.Unix(h.start, 0).UTC())
+	}
+	for _, r := range c.rollups {
+		p.RollupSignals = append(p.RollupSignals, int16(r.signal))
+		p.Resolutions = append(p.Resolutions, int64(r.resolution))
+		p.Starts = append(p.Starts, time.Unix(r.start, 0).UTC())
+	}
+	return q.InsertRecord(ctx, p)
 }
 
 func distinct(ids []int64) []int64 {

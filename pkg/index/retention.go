@@ -24,6 +24,7 @@ type Count struct {
 type DueQuery struct {
 	Organization lake.Organization
 	Signal       lake.Signal
+	Resolution   time.Duration // of rollups; zero: of rows as they came
 	Before       time.Time
 	Limit        int // zero: 1,000
 	// After is the last segment of the page before; nil: the first page is asked for.
@@ -35,7 +36,8 @@ func (x *Index) DueSegments(ctx context.Context, query DueQuery) (segments []lak
 	defer x.observe("due_segments", &err)()
 	p := db.DueSegmentsParams{
 		Organization: string(query.Organization),
-		Signal:       int16(query.Signal),
+		Signal:       placeOf(query.Signal, query.Resolution),
+		Resolution:   int64(query.Resolution),
 		Before:       query.Before.UTC(),
 		PageSize:     pageSize(query.Limit),
 	}
@@ -58,8 +60,9 @@ type RetentionRun struct {
 	ID               int64
 	Organization     lake.Organization
 	Signal           lake.Signal
-	Cutoff           time.Time // windows that ended by then were due
-	Selector         string    // that the policy is limited to; empty: none
+	Resolution       time.Duration // of rollups; zero: of rows as they came
+	Cutoff           time.Time     // windows that ended by then were due
+	Selector         string        // that the policy is limited to; empty: none
 	StartedAt        time.Time
 	FinishedAt       time.Time // zero: it is going on
 	Due              Count
@@ -74,7 +77,8 @@ func (x *Index) BeginRetention(ctx context.Context, run RetentionRun) (id int64,
 	defer x.observe("begin_retention", &err)()
 	row, err := x.queries.InsertRetentionRun(ctx, db.InsertRetentionRunParams{
 		Organization:     string(run.Organization),
-		Signal:           int16(run.Signal),
+		Signal:           placeOf(run.Signal, run.Resolution),
+		Resolution:       int64(run.Resolution),
 		Cutoff:           bounded(run.Cutoff),
 		Selector:         run.Selector,
 		DueSegments:      run.Due.Segments,
@@ -127,7 +131,8 @@ func (x *Index) RetentionRuns(ctx context.Context, org lake.Organization, size i
 
 func runOf(r db.RetentionRun) RetentionRun {
 	return RetentionRun{
-		ID: r.ID, Organization: lake.Organization(r.Organization), Signal: lake.Signal(r.Signal), Cutoff: r.Cutoff.UTC(), Selector: r.Selector,
+		ID: r.ID, Organization: lake.Organization(r.Organization), Signal: signalAt(r.Signal), Resolution: time.Duration(r.Resolution), Cutoff: r.Cutoff.UTC(),
+		Selector:  r.Selector,
 		StartedAt: r.StartedAt.UTC(), FinishedAt: timeOf(r.FinishedAt),
 		Due:              Count{r.DueSegments, r.DueRows, r.DueBytes},
 		Removed:          Count{r.RemovedSegments, r.RemovedRows, r.RemovedBytes},

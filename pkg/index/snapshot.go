@@ -30,7 +30,7 @@ func (x *Index) Snapshot(ctx context.Context, org lake.Organization, write func(
 		return info, failed("read the index's clock", err)
 	}
 	s := &snapshot{q: x.queries, org: string(org), write: write}
-	for _, table := range []func(context.Context) error{s.leases, s.live, s.removed, s.receipts, s.deletes, s.runs, s.audit, s.versions} {
+	for _, table := range []func(context.Context) error{s.leases, s.live, s.removed, s.receipts, s.deletes, s.runs, s.audit, s.versions, s.rollups} {
 		if err := table(ctx); err != nil {
 			return info, failed("read a snapshot", err)
 		}
@@ -90,11 +90,11 @@ func (s *snapshot) leases(ctx context.Context) error {
 }
 
 func (s *snapshot) live(ctx context.Context) error {
-	for signal := lake.SignalLogs; signal <= lake.SignalSpans; signal++ {
+	for _, place := range places() {
 		window, after := time.Time{}, int64(0)
 		err := paged(func() (int, error) {
 			rows, err := s.q.SnapshotSegments(ctx, db.SnapshotSegmentsParams{
-				Organization: s.org, Signal: int16(signal), AfterWindow: window, AfterID: after, PageSize: snapshotPage,
+				Organization: s.org, Signal: place, AfterWindow: window, AfterID: after, PageSize: snapshotPage,
 			})
 			if err != nil {
 				return 0, err
@@ -265,4 +265,32 @@ func (s *snapshot) versions(ctx context.Context) error {
 		}
 		return len(rows), s.put(ctx, "window_versions", lines)
 	})
+}
+
+// rollups are read after the versions: one whose window changed in between has the version that it was made from, and not the one before.
+func (s *snapshot) rollups(ctx context.Context) error {
+	after := db.SnapshotRollupsParams{Organization: s.org, AfterWindow: epoch(), PageSize: snapshotPage}
+	return paged(func() (int, error) {
+		rows, err := s.q.SnapshotRollups(ctx, after)
+		if err != nil {
+			return 0, err
+		}
+		var lines [][]byte
+		for _, row := range rows {
+			lines = append(lines, row.Line)
+			after.AfterSignal, after.AfterResolution, after.AfterWindow, after.AfterLength = row.Signal, row.Resolution, row.WindowStart, row.WindowLength
+		}
+		return len(rows), s.put(ctx, "rollups", lines)
+	})
+}
+
+// places are the numbers under which segments stand: those of rows, then those of rollups.
+func places() []int16 {
+	var all []int16
+	for _, resolution := range []time.Duration{0, 1} {
+		for signal := lake.SignalLogs; signal <= lake.SignalSpans; signal++ {
+			all = append(all, placeOf(signal, resolution))
+		}
+	}
+	return all
 }

@@ -36,7 +36,7 @@ func (x *Index) Sweepable(ctx context.Context, org lake.Organization, grace time
 	}
 	for _, r := range rows {
 		segments = append(segments, RemovedSegment{
-			ID: lake.SegmentID(r.ID), Signal: lake.Signal(r.Signal), WindowStart: r.WindowStart.UTC(), Bucket: r.Bucket, Key: r.Key,
+			ID: lake.SegmentID(r.ID), Signal: signalAt(r.Signal), WindowStart: r.WindowStart.UTC(), Bucket: r.Bucket, Key: r.Key,
 			Bytes: r.Bytes, SidecarBytes: r.SidecarBytes, Rows: r.RowCount, RemovedAt: timeOf(r.RemovedAt), RemovedBy: lake.LeaseID(r.RemovedBy),
 		})
 	}

@@ -49,8 +49,7 @@ func (x *Index) MakePartitions(ctx context.Context, ahead int, dryRun bool) (mad
 	first := time.Date(now.UTC().Year(), now.UTC().Month(), 1, 0, 0, 0, 0, time.UTC)
 	for n := range min(max(ahead, 0), 12) + 1 {
 		month := first.AddDate(0, n, 0)
-		for signal := lake.SignalLogs; signal <= lake.SignalSpans; signal++ {
-			parent := "segments_" + signal.String()
+		for _, parent := range []string{tableOf(lake.SignalLogs), tableOf(lake.SignalMetrics), tableOf(lake.SignalSpans), rollupsTable} {
 			name := parent + "_" + month.Format(monthLayout)
 			if slices.ContainsFunc(known, func(p partition) bool { return p.Name == name }) {
 				continue

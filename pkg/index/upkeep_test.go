@@ -426,8 +426,8 @@ func TestRawObjectsByPolicy(t *testing.T) {
 func TestPartitionsComeAndGo(t *testing.T) {
 	l := setup(t)
 	planned, err := l.MakePartitions(t.Context(), 2, true)
-	if err != nil || len(planned) != 9 {
-		t.Fatalf("a dry run plans %v (%v), want three months of three signals", planned, err)
+	if err != nil || len(planned) != 12 {
+		t.Fatalf("a dry run plans %v (%v), want three months of three signals and of rollups", planned, err)
 	}
 	made, err := l.MakePartitions(t.Context(), 2, false)
 	if diff := cmp.Diff(planned, made); diff != "" || err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/lake"
 )
 
-// WindowState is a window as compaction needs it, of one snapshot.
+// WindowState is a window of rows as they came, as compaction needs it, of one snapshot.
 type WindowState struct {
 	Version lake.WindowVersion
 	// Segments are the live ones whose windows lie within this one, ordered by window and id, with Sources and MaskedSources.
@@ -49,6 +49,8 @@ type windowRead struct {
 	q            *db.Queries
 	organization string
 	state        WindowState
+	// reaching takes segments whose windows overlap the window, instead of those whose lie within it.
+	reaching bool
 }
 
 func (w *windowRead) run(ctx context.Context) error {
@@ -58,12 +60,13 @@ func (w *windowRead) run(ctx context.Context) error {
 	}
 	w.state.At = now.UTC()
 	window, signal := w.state.Version.Window, int16(w.state.Version.Signal)
-	w.state.Version.Version, err = w.q.SumVersions(ctx, db.SumVersionsParams{
+	sum, err := w.q.SumVersions(ctx, db.SumVersionsParams{
 		Organization: w.organization, Signal: signal, FirstHour: window.Start.UTC(), EndHour: window.End().UTC(),
 	})
 	if err != nil {
 		return err
 	}
+	w.state.Version.Version = sum.Version
 	latest, err := w.q.LatestDelete(ctx, w.organization)
 	if err != nil {
 		return err
@@ -76,13 +79,7 @@ func (w *windowRead) run(ctx context.Context) error {
 }
 
 func (w *windowRead) segments(ctx context.Context, window lake.Window, signal int16) error {
-	rows, err := w.q.WindowSegments(ctx, db.WindowSegmentsParams{
-		Organization: w.organization,
-		Signal:       signal,
-		FirstWindow:  window.Start.UTC(),
-		EndWindow:    window.End().UTC(),
-		MaxSegments:  MaxLookupSegments + 1,
-	})
+	rows, err := w.rows(ctx, window, signal)
 	if err != nil || len(rows) == 0 {
 		return err
 	}
@@ -103,6 +100,31 @@ func (w *windowRead) segments(ctx context.Context, window lake.Window, signal in
 		w.state.Segments = append(w.state.Segments, s)
 	}
 	return nil
+}
+
+func (w *windowRead) rows(ctx context.Context, window lake.Window, signal int16) ([]db.WindowSegmentsRow, error) {
+	if !w.reaching {
+		return w.q.WindowSegments(ctx, db.WindowSegmentsParams{
+			Organization: w.organization,
+			Signal:       signal,
+			FirstWindow:  window.Start.UTC(),
+			EndWindow:    window.End().UTC(),
+			MaxSegments:  MaxLookupSegments + 1,
+		})
+	}
+	reaching, err := w.q.SegmentsReaching(ctx, db.SegmentsReachingParams{
+		Organization: w.organization,
+		Signal:       signal,
+		FirstWindow:  window.Start.Add(-maxWindow).UTC(),
+		StartWindow:  window.Start.UTC(),
+		EndWindow:    window.End().UTC(),
+		MaxSegments:  MaxLookupSegments + 1,
+	})
+	rows := make([]db.WindowSegmentsRow, len(reaching))
+	for i, r := range reaching {
+		rows[i] = db.WindowSegmentsRow(r)
+	}
+	return rows, err
 }
 
 // sourcesByID reads the sources of segments.

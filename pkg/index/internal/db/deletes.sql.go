@@ -78,23 +78,24 @@ SELECT count(*) AS segments,
        coalesce(sum(bytes + sidecar_bytes), 0)::bigint AS bytes
 FROM segments
 WHERE organization = $1
-  AND signal = $2::smallint
-  AND window_start >= $3
-  AND window_start < $4
-  AND last_time >= $5::bigint
-  AND first_time < $6::bigint
+  AND signal IN ($2::smallint, $3)
+  AND window_start >= $4
+  AND window_start < $5
+  AND last_time >= $6::bigint
+  AND first_time < $7::bigint
   AND removed_at IS NULL
-  AND applied_delete < $7::bigint
+  AND applied_delete < $8::bigint
 `
 
 type CountSegmentsUnderDeleteParams struct {
-	Organization string
-	Signal       int16
-	FirstWindow  time.Time
-	EndWindow    time.Time
-	StartTime    int64
-	EndTime      int64
-	ID           int64
+	Organization        string
+	Signal              int16
+	SignalpgCatalogint2 int16
+	FirstWindow         time.Time
+	EndWindow           time.Time
+	StartTime           int64
+	EndTime             int64
+	ID                  int64
 }
 
 type CountSegmentsUnderDeleteRow struct {
@@ -107,6 +108,7 @@ func (q *Queries) CountSegmentsUnderDelete(ctx context.Context, arg CountSegment
 	row := q.db.QueryRow(ctx, countSegmentsUnderDelete,
 		arg.Organization,
 		arg.Signal,
+		arg.SignalpgCatalogint2,
 		arg.FirstWindow,
 		arg.EndWindow,
 		arg.StartTime,
@@ -684,42 +686,44 @@ func (q *Queries) MaskingDeletes(ctx context.Context, arg MaskingDeletesParams) 
 }
 
 const segmentsUnderDelete = `-- name: SegmentsUnderDelete :many
-SELECT segments.id, segments.organization, segments.signal, segments.window_start, segments.window_length, segments.level, segments.bucket, segments.key, segments.bytes, segments.sidecar_bytes, segments.row_count, segments.first_time, segments.last_time, segments.format_version, segments.row_hash, segments.masked_sources, segments.lease, segments.created_at, segments.removed_at, segments.removed_by, segments.applied_delete, segments.rules, segments.identified, segments.missing_since
+SELECT segments.id, segments.organization, segments.signal, segments.window_start, segments.window_length, segments.level, segments.bucket, segments.key, segments.bytes, segments.sidecar_bytes, segments.row_count, segments.first_time, segments.last_time, segments.format_version, segments.row_hash, segments.masked_sources, segments.lease, segments.created_at, segments.removed_at, segments.removed_by, segments.applied_delete, segments.rules, segments.identified, segments.missing_since, segments.resolution, segments.shard_index, segments.shard_count
 FROM segments
 WHERE organization = $1
-  AND signal = $2::smallint
-  AND window_start >= $3
-  AND window_start < $4
-  AND last_time >= $5::bigint
-  AND first_time < $6::bigint
+  AND signal IN ($2::smallint, $3)
+  AND window_start >= $4
+  AND window_start < $5
+  AND last_time >= $6::bigint
+  AND first_time < $7::bigint
   AND removed_at IS NULL
-  AND applied_delete < $7::bigint
-  AND id > $8
+  AND applied_delete < $8::bigint
+  AND id > $9
 ORDER BY id
-LIMIT $9
+LIMIT $10
 `
 
 type SegmentsUnderDeleteParams struct {
-	Organization string
-	Signal       int16
-	FirstWindow  time.Time
-	EndWindow    time.Time
-	StartTime    int64
-	EndTime      int64
-	ID           int64
-	After        int64
-	PageSize     int32
+	Organization        string
+	Signal              int16
+	SignalpgCatalogint2 int16
+	FirstWindow         time.Time
+	EndWindow           time.Time
+	StartTime           int64
+	EndTime             int64
+	ID                  int64
+	After               int64
+	PageSize            int32
 }
 
 type SegmentsUnderDeleteRow struct {
 	Segment Segment
 }
 
-// Live segments that may hold rows of a delete. Served by segments_lookup in the months of the delete's range.
+// Live segments that may hold rows of a delete, and rollups of them. Served by segments_lookup in the months of the delete's range.
 func (q *Queries) SegmentsUnderDelete(ctx context.Context, arg SegmentsUnderDeleteParams) ([]SegmentsUnderDeleteRow, error) {
 	rows, err := q.db.Query(ctx, segmentsUnderDelete,
 		arg.Organization,
 		arg.Signal,
+		arg.SignalpgCatalogint2,
 		arg.FirstWindow,
 		arg.EndWindow,
 		arg.StartTime,
@@ -760,6 +764,9 @@ func (q *Queries) SegmentsUnderDelete(ctx context.Context, arg SegmentsUnderDele
 			&i.Segment.Rules,
 			&i.Segment.Identified,
 			&i.Segment.MissingSince,
+			&i.Segment.Resolution,
+			&i.Segment.ShardIndex,
+			&i.Segment.ShardCount,
 		); err != nil {
 			return nil, err
 		}

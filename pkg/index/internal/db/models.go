@@ -183,6 +183,20 @@ type RetentionRun struct {
 	DeletedRows      int64
 	DeletedBytes     int64
 	WindowsToRewrite int64
+	Resolution       int64
+}
+
+type Rollup struct {
+	Organization  string
+	Signal        int16
+	Resolution    int64
+	WindowStart   time.Time
+	WindowLength  int64
+	Version       int64
+	AppliedDelete int64
+	State         string
+	Lease         string
+	RolledAt      time.Time
 }
 
 type Segment struct {
@@ -210,6 +224,9 @@ type Segment struct {
 	Rules         []string
 	Identified    bool
 	MissingSince  *time.Time
+	Resolution    int64
+	ShardIndex    int32
+	ShardCount    int32
 }
 
 type SegmentSource struct {
@@ -273,6 +290,36 @@ type SegmentsMetric struct {
 	RemovedBy     string
 }
 
+type SegmentsRollup struct {
+	ID            int64
+	Organization  string
+	Signal        int16
+	WindowStart   time.Time
+	WindowLength  int64
+	Level         int32
+	Bucket        string
+	Key           string
+	Bytes         int64
+	SidecarBytes  int64
+	RowCount      int64
+	FirstTime     int64
+	LastTime      int64
+	FormatVersion int32
+	RowHash       int64
+	MaskedSources []int64
+	Lease         string
+	CreatedAt     time.Time
+	RemovedAt     *time.Time
+	RemovedBy     string
+	AppliedDelete int64
+	Rules         []string
+	Identified    bool
+	MissingSince  *time.Time
+	Resolution    int64
+	ShardIndex    int32
+	ShardCount    int32
+}
+
 type SegmentsSpan struct {
 	ID            int64
 	Organization  string
@@ -334,4 +381,6 @@ type WindowVersion struct {
 	Signal       int16
 	Hour         time.Time
 	Version      int64
+	Quiet        int64
+	Expired      bool
 }

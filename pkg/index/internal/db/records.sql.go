@@ -161,7 +161,7 @@ func (q *Queries) ForgetSettledTasks(ctx context.Context, receipts []int64) erro
 
 const insertAuditRecord = `-- name: InsertAuditRecord :exec
 INSERT INTO commit_records (lease, organization, record)
-SELECT 'audit/' || a.id, $1, jsonb_build_object('version', 1, 'kind', 'audit', 'rows', jsonb_build_object('audit_log', jsonb_build_array(to_jsonb(a))))
+SELECT 'audit/' || a.id, $1, jsonb_build_object('version', 2, 'kind', 'audit', 'rows', jsonb_build_object('audit_log', jsonb_build_array(to_jsonb(a))))
 FROM audit_log a
 WHERE a.id = $2
 `
@@ -184,25 +184,33 @@ VALUES (
     $1,
     $2,
     jsonb_build_object(
-        'version', 1,
+        'version', 2,
         'kind', $3::text,
         'rows', recorded_rows(
             $4::bigint[], $5::timestamptz, $6::timestamptz, $7::bigint[], $8::bigint[], $1, $9::bytea
+        )::jsonb || recorded_windows(
+            $2, $1, $10::smallint[], $11::timestamptz[], $12::smallint[], $13::bigint[],
+            $14::timestamptz[]
         )
     )
 )
 `
 
 type InsertRecordParams struct {
-	Cause        string
-	Organization string
-	Kind         string
-	Segments     []int64
-	FirstWindow  time.Time
-	LastWindow   time.Time
-	Receipts     []int64
-	Deletes      []int64
-	Edit         []byte
+	Cause         string
+	Organization  string
+	Kind          string
+	Segments      []int64
+	FirstWindow   time.Time
+	LastWindow    time.Time
+	Receipts      []int64
+	Deletes       []int64
+	Edit          []byte
+	Signals       []int16
+	Hours         []time.Time
+	RollupSignals []int16
+	Resolutions   []int64
+	Starts        []time.Time
 }
 
 // SPDX-License-Identifier: AGPL-3.0-only
@@ -218,6 +226,11 @@ func (q *Queries) InsertRecord(ctx context.Context, arg InsertRecordParams) erro
 		arg.Receipts,
 		arg.Deletes,
 		arg.Edit,
+		arg.Signals,
+		arg.Hours,
+		arg.RollupSignals,
+		arg.Resolutions,
+		arg.Starts,
 	)
 	return err
 }
@@ -617,6 +630,67 @@ func (q *Queries) SnapshotRemoved(ctx context.Context, arg SnapshotRemovedParams
 	for rows.Next() {
 		var i SnapshotRemovedRow
 		if err := rows.Scan(&i.ID, &i.RemovedAt, &i.Line); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const snapshotRollups = `-- name: SnapshotRollups :many
+SELECT r.signal, r.resolution, r.window_start, r.window_length, to_jsonb(r) AS line
+FROM rollups r
+WHERE r.organization = $1
+  AND (r.signal, r.resolution, r.window_start, r.window_length)
+      > ($2::smallint, $3::bigint, $4::timestamptz, $5::bigint)
+ORDER BY r.signal, r.resolution, r.window_start, r.window_length
+LIMIT $6
+`
+
+type SnapshotRollupsParams struct {
+	Organization    string
+	AfterSignal     int16
+	AfterResolution int64
+	AfterWindow     time.Time
+	AfterLength     int64
+	PageSize        int32
+}
+
+type SnapshotRollupsRow struct {
+	Signal       int16
+	Resolution   int64
+	WindowStart  time.Time
+	WindowLength int64
+	Line         []byte
+}
+
+// Served by rollups_pkey.
+func (q *Queries) SnapshotRollups(ctx context.Context, arg SnapshotRollupsParams) ([]SnapshotRollupsRow, error) {
+	rows, err := q.db.Query(ctx, snapshotRollups,
+		arg.Organization,
+		arg.AfterSignal,
+		arg.AfterResolution,
+		arg.AfterWindow,
+		arg.AfterLength,
+		arg.PageSize,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []SnapshotRollupsRow{}
+	for rows.Next() {
+		var i SnapshotRollupsRow
+		if err := rows.Scan(
+			&i.Signal,
+			&i.Resolution,
+			&i.WindowStart,
+			&i.WindowLength,
+			&i.Line,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

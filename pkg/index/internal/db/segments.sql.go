@@ -15,7 +15,8 @@ import (
 const arrivals = `-- name: Arrivals :many
 WITH found AS MATERIALIZED (
     SELECT s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
-           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease
+           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease,
+           s.shard_index, s.shard_count
     FROM segments s
     WHERE s.organization = $2
       AND s.signal = $3::smallint
@@ -28,7 +29,8 @@ WITH found AS MATERIALIZED (
       AND s.created_at > $8
     UNION ALL
     SELECT s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
-           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease
+           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease,
+           s.shard_index, s.shard_count
     FROM segments s
     WHERE s.organization = $2
       AND s.signal = $3::smallint
@@ -85,15 +87,16 @@ SELECT 0::integer AS row_kind,
        0::bigint AS id, 'epoch'::timestamptz AS window_start, 0::bigint AS window_length, 0::integer AS level, ''::text AS bucket,
        ''::text AS key, 0::bigint AS bytes, 0::bigint AS sidecar_bytes, 0::bigint AS row_count, 0::bigint AS first_time,
        0::bigint AS last_time, 0::integer AS format_version, 0::bigint AS row_hash, '{}'::bigint[] AS masked_sources,
-       'epoch'::timestamptz AS created_at, 0::bigint AS applied_delete, '{}'::text[] AS rules, false AS identified, ''::text AS lease
+       'epoch'::timestamptz AS created_at, 0::bigint AS applied_delete, '{}'::text[] AS rules, false AS identified, ''::text AS lease,
+       0::integer AS shard_index, 0::integer AS shard_count
 UNION ALL
 SELECT 2, 'epoch', 0, 'epoch', 0, f.id, f.window_start, f.window_length, f.level, f.bucket, f.key, f.bytes, f.sidecar_bytes, f.row_count,
        f.first_time, f.last_time, f.format_version, f.row_hash, f.masked_sources, f.created_at, f.applied_delete, f.rules,
-       f.identified, f.lease
+       f.identified, f.lease, f.shard_index, f.shard_count
 FROM found f
 UNION ALL
 SELECT 1, 'epoch', 0, 'epoch', 0, d.id, d.created_at, 0, 0, d.sources, d.selector, 0, 0, 0, d.start_time, d.end_time, 0, 0, '{}',
-       d.updated_at, 0, ARRAY[d.state, d.actor, d.reason], false, ''
+       d.updated_at, 0, ARRAY[d.state, d.actor, d.reason], false, '', 0, 0
 FROM deletes d
 WHERE d.organization = $2
   AND d.signal = $3::smallint
@@ -141,6 +144,8 @@ type ArrivalsRow struct {
 	Rules         []string
 	Identified    bool
 	Lease         string
+	ShardIndex    int32
+	ShardCount    int32
 }
 
 // As Lookup, of the segments of level 0 that were added since a time, whether or not they were removed again. Served by
@@ -190,6 +195,8 @@ func (q *Queries) Arrivals(ctx context.Context, arg ArrivalsParams) ([]ArrivalsR
 			&i.Rules,
 			&i.Identified,
 			&i.Lease,
+			&i.ShardIndex,
+			&i.ShardCount,
 		); err != nil {
 			return nil, err
 		}
@@ -205,15 +212,19 @@ const bumpVersions = `-- name: BumpVersions :many
 WITH hours AS (
     SELECT unnest($2::smallint[]) AS signal,
            unnest($3::timestamptz[]) AS hour,
-           unnest($4::bigint[]) AS increment
+           unnest($4::bigint[]) AS increment,
+           unnest($5::bigint[]) AS quiet,
+           unnest($6::boolean[]) AS expired
 )
-INSERT INTO window_versions (organization, signal, hour, version)
-SELECT $1, h.signal, h.hour, h.increment
+INSERT INTO window_versions (organization, signal, hour, version, quiet, expired)
+SELECT $1, h.signal, h.hour, h.increment, h.quiet, h.expired
 FROM hours h
 ORDER BY h.signal, h.hour
 ON CONFLICT (organization, signal, hour) DO UPDATE
-SET version = window_versions.version + excluded.version
-RETURNING signal, hour, version
+SET version = window_versions.version + CASE WHEN window_versions.expired THEN 0 ELSE excluded.version END,
+    quiet = window_versions.quiet + excluded.quiet + CASE WHEN window_versions.expired THEN excluded.version ELSE 0 END,
+    expired = window_versions.expired OR excluded.expired
+RETURNING signal, hour, version, quiet, expired
 `
 
 type BumpVersionsParams struct {
@@ -221,22 +232,28 @@ type BumpVersionsParams struct {
 	Signals      []int16
 	Hours        []time.Time
 	Increments   []int64
+	Quiets       []int64
+	Expired      []bool
 }
 
 type BumpVersionsRow struct {
 	Signal  int16
 	Hour    time.Time
 	Version int64
+	Quiet   int64
+	Expired bool
 }
 
 // Locks the versions of hours and adds to them (nothing, to lock only), in the order of the key, so that no two commits wait for
-// each other. Served by window_versions_pkey; bounded by the arrays.
+// each other. What happens to an hour that retention has removed rows of is quiet. Served by window_versions_pkey; bounded by the arrays.
 func (q *Queries) BumpVersions(ctx context.Context, arg BumpVersionsParams) ([]BumpVersionsRow, error) {
 	rows, err := q.db.Query(ctx, bumpVersions,
 		arg.Organization,
 		arg.Signals,
 		arg.Hours,
 		arg.Increments,
+		arg.Quiets,
+		arg.Expired,
 	)
 	if err != nil {
 		return nil, err
@@ -245,7 +262,13 @@ func (q *Queries) BumpVersions(ctx context.Context, arg BumpVersionsParams) ([]B
 	items := []BumpVersionsRow{}
 	for rows.Next() {
 		var i BumpVersionsRow
-		if err := rows.Scan(&i.Signal, &i.Hour, &i.Version); err != nil {
+		if err := rows.Scan(
+			&i.Signal,
+			&i.Hour,
+			&i.Version,
+			&i.Quiet,
+			&i.Expired,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -288,7 +311,7 @@ func (q *Queries) InsertSegmentSources(ctx context.Context, arg InsertSegmentSou
 const insertSegments = `-- name: InsertSegments :execrows
 INSERT INTO segments (
     id, organization, signal, window_start, window_length, level, bucket, key, bytes, sidecar_bytes, row_count, first_time, last_time,
-    format_version, row_hash, applied_delete, rules, identified, lease
+    format_version, row_hash, applied_delete, rules, identified, resolution, shard_index, shard_count, lease
 )
 SELECT unnest($1::bigint[]),
        $2,
@@ -309,7 +332,10 @@ SELECT unnest($1::bigint[]),
        -- An array of arrays must not be ragged: each comes as a text, the empty one for none.
        string_to_array(unnest($17::text[]), ','),
        unnest($18::boolean[]),
-       $19
+       unnest($19::bigint[]),
+       unnest($20::integer[]),
+       unnest($21::integer[]),
+       $22
 `
 
 type InsertSegmentsParams struct {
@@ -331,6 +357,9 @@ type InsertSegmentsParams struct {
 	AppliedDeletes []int64
 	Rules          []string
 	Identified     []bool
+	Resolutions    []int64
+	ShardIndexes   []int32
+	ShardCounts    []int32
 	Lease          string
 }
 
@@ -355,6 +384,9 @@ func (q *Queries) InsertSegments(ctx context.Context, arg InsertSegmentsParams) 
 		arg.AppliedDeletes,
 		arg.Rules,
 		arg.Identified,
+		arg.Resolutions,
+		arg.ShardIndexes,
+		arg.ShardCounts,
 		arg.Lease,
 	)
 	if err != nil {
@@ -366,7 +398,8 @@ func (q *Queries) InsertSegments(ctx context.Context, arg InsertSegmentsParams) 
 const lookup = `-- name: Lookup :many
 WITH found AS MATERIALIZED (
     SELECT s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
-           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease
+           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease,
+           s.shard_index, s.shard_count
     FROM segments s
     WHERE s.organization = $1
       AND s.signal = $2::smallint
@@ -421,15 +454,16 @@ SELECT 0::integer AS row_kind,
        0::bigint AS id, 'epoch'::timestamptz AS window_start, 0::bigint AS window_length, 0::integer AS level, ''::text AS bucket,
        ''::text AS key, 0::bigint AS bytes, 0::bigint AS sidecar_bytes, 0::bigint AS row_count, 0::bigint AS first_time,
        0::bigint AS last_time, 0::integer AS format_version, 0::bigint AS row_hash, '{}'::bigint[] AS masked_sources,
-       'epoch'::timestamptz AS created_at, 0::bigint AS applied_delete, '{}'::text[] AS rules, false AS identified, ''::text AS lease
+       'epoch'::timestamptz AS created_at, 0::bigint AS applied_delete, '{}'::text[] AS rules, false AS identified, ''::text AS lease,
+       0::integer AS shard_index, 0::integer AS shard_count
 UNION ALL
 SELECT 2, 'epoch', 0, 'epoch', 0, f.id, f.window_start, f.window_length, f.level, f.bucket, f.key, f.bytes, f.sidecar_bytes, f.row_count,
        f.first_time, f.last_time, f.format_version, f.row_hash, f.masked_sources, f.created_at, f.applied_delete, f.rules,
-       f.identified, f.lease
+       f.identified, f.lease, f.shard_index, f.shard_count
 FROM found f
 UNION ALL
 SELECT 1, 'epoch', 0, 'epoch', 0, d.id, d.created_at, 0, 0, d.sources, d.selector, 0, 0, 0, d.start_time, d.end_time, 0, 0, '{}',
-       d.updated_at, 0, ARRAY[d.state, d.actor, d.reason], false, ''
+       d.updated_at, 0, ARRAY[d.state, d.actor, d.reason], false, '', 0, 0
 FROM deletes d
 WHERE d.organization = $1
   AND d.signal = $2::smallint
@@ -476,6 +510,8 @@ type LookupRow struct {
 	Rules         []string
 	Identified    bool
 	Lease         string
+	ShardIndex    int32
+	ShardCount    int32
 }
 
 // The segments of a time range, what they may lack, and the deletes that may mask rows of them, in one snapshot: first a row of
@@ -525,6 +561,8 @@ func (q *Queries) Lookup(ctx context.Context, arg LookupParams) ([]LookupRow, er
 			&i.Rules,
 			&i.Identified,
 			&i.Lease,
+			&i.ShardIndex,
+			&i.ShardCount,
 		); err != nil {
 			return nil, err
 		}
@@ -700,7 +738,7 @@ WHERE segments.signal = p.signal
   AND segments.organization = $2
   AND segments.removed_at IS NULL
 RETURNING segments.id, segments.signal, segments.window_start, segments.window_length, segments.bucket, segments.key, segments.bytes,
-          segments.sidecar_bytes, segments.row_count
+          segments.sidecar_bytes, segments.row_count, segments.resolution
 `
 
 type RemoveSegmentsParams struct {
@@ -719,6 +757,7 @@ type RemoveSegmentsRow struct {
 	Bytes        int64
 	SidecarBytes int64
 	RowCount     int64
+	Resolution   int64
 }
 
 // Marks live segments as removed. Where they are is served by segment_sources_segment, so that only the segment's month is asked,
@@ -742,6 +781,7 @@ func (q *Queries) RemoveSegments(ctx context.Context, arg RemoveSegmentsParams) 
 			&i.Bytes,
 			&i.SidecarBytes,
 			&i.RowCount,
+			&i.Resolution,
 		); err != nil {
 			return nil, err
 		}
@@ -781,7 +821,7 @@ func (q *Queries) SegmentIDs(ctx context.Context, count int32) ([]int64, error) 
 }
 
 const segmentsOfReceipt = `-- name: SegmentsOfReceipt :many
-SELECT segments.id, segments.organization, segments.signal, segments.window_start, segments.window_length, segments.level, segments.bucket, segments.key, segments.bytes, segments.sidecar_bytes, segments.row_count, segments.first_time, segments.last_time, segments.format_version, segments.row_hash, segments.masked_sources, segments.lease, segments.created_at, segments.removed_at, segments.removed_by, segments.applied_delete, segments.rules, segments.identified, segments.missing_since
+SELECT segments.id, segments.organization, segments.signal, segments.window_start, segments.window_length, segments.level, segments.bucket, segments.key, segments.bytes, segments.sidecar_bytes, segments.row_count, segments.first_time, segments.last_time, segments.format_version, segments.row_hash, segments.masked_sources, segments.lease, segments.created_at, segments.removed_at, segments.removed_by, segments.applied_delete, segments.rules, segments.identified, segments.missing_since, segments.resolution, segments.shard_index, segments.shard_count
 FROM segment_sources ss
 JOIN segments
   ON segments.signal = ss.signal
@@ -832,6 +872,9 @@ func (q *Queries) SegmentsOfReceipt(ctx context.Context, receipt int64) ([]Segme
 			&i.Segment.Rules,
 			&i.Segment.Identified,
 			&i.Segment.MissingSince,
+			&i.Segment.Resolution,
+			&i.Segment.ShardIndex,
+			&i.Segment.ShardCount,
 		); err != nil {
 			return nil, err
 		}
@@ -844,7 +887,8 @@ func (q *Queries) SegmentsOfReceipt(ctx context.Context, receipt int64) ([]Segme
 }
 
 const sumVersions = `-- name: SumVersions :one
-SELECT coalesce(sum(version), 0)::bigint AS version
+SELECT coalesce(sum(version + quiet), 0)::bigint AS version,
+       coalesce(bool_or(expired), false)::boolean AS expired
 FROM window_versions
 WHERE organization = $1
   AND signal = $2
@@ -859,15 +903,20 @@ type SumVersionsParams struct {
 	EndHour      time.Time
 }
 
+type SumVersionsRow struct {
+	Version int64
+	Expired bool
+}
+
 // Served by window_versions_pkey.
-func (q *Queries) SumVersions(ctx context.Context, arg SumVersionsParams) (int64, error) {
+func (q *Queries) SumVersions(ctx context.Context, arg SumVersionsParams) (SumVersionsRow, error) {
 	row := q.db.QueryRow(ctx, sumVersions,
 		arg.Organization,
 		arg.Signal,
 		arg.FirstHour,
 		arg.EndHour,
 	)
-	var version int64
-	err := row.Scan(&version)
-	return version, err
+	var i SumVersionsRow
+	err := row.Scan(&i.Version, &i.Expired)
+	return i, err
 }

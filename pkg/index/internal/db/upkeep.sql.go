@@ -418,22 +418,24 @@ func (q *Queries) DropMonth(ctx context.Context, name string) (bool, error) {
 
 const dueSegments = `-- name: DueSegments :many
 
-SELECT s.id, s.organization, s.signal, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time, s.last_time, s.format_version, s.row_hash, s.masked_sources, s.lease, s.created_at, s.removed_at, s.removed_by, s.applied_delete, s.rules, s.identified, s.missing_since
+SELECT s.id, s.organization, s.signal, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time, s.last_time, s.format_version, s.row_hash, s.masked_sources, s.lease, s.created_at, s.removed_at, s.removed_by, s.applied_delete, s.rules, s.identified, s.missing_since, s.resolution, s.shard_index, s.shard_count
 FROM segments s
 WHERE s.organization = $1
   AND s.signal = $2::smallint
+  AND s.resolution = $3::bigint
   AND s.removed_at IS NULL
-  AND s.window_start < $3::timestamptz
-  AND s.window_start + interval '1 microsecond' * (s.window_length / 1000) <= $3::timestamptz
-  AND s.window_start >= $4::timestamptz
-  AND (s.window_start, s.id) > ($4::timestamptz, $5::bigint)
+  AND s.window_start < $4::timestamptz
+  AND s.window_start + interval '1 microsecond' * (s.window_length / 1000) <= $4::timestamptz
+  AND s.window_start >= $5::timestamptz
+  AND (s.window_start, s.id) > ($5::timestamptz, $6::bigint)
 ORDER BY s.window_start, s.id
-LIMIT $6
+LIMIT $7
 `
 
 type DueSegmentsParams struct {
 	Organization string
 	Signal       int16
+	Resolution   int64
 	Before       time.Time
 	AfterWindow  time.Time
 	AfterID      int64
@@ -445,11 +447,13 @@ type DueSegmentsRow struct {
 }
 
 // SPDX-License-Identifier: AGPL-3.0-only
-// Live segments whose windows ended by a time, oldest first. Served by segments_lookup.
+// Live segments of a resolution whose windows ended by a time, oldest first. Served by segments_lookup, of rollups by
+// segments_rollups_lookup.
 func (q *Queries) DueSegments(ctx context.Context, arg DueSegmentsParams) ([]DueSegmentsRow, error) {
 	rows, err := q.db.Query(ctx, dueSegments,
 		arg.Organization,
 		arg.Signal,
+		arg.Resolution,
 		arg.Before,
 		arg.AfterWindow,
 		arg.AfterID,
@@ -487,6 +491,9 @@ func (q *Queries) DueSegments(ctx context.Context, arg DueSegmentsParams) ([]Due
 			&i.Segment.Rules,
 			&i.Segment.Identified,
 			&i.Segment.MissingSince,
+			&i.Segment.Resolution,
+			&i.Segment.ShardIndex,
+			&i.Segment.ShardCount,
 		); err != nil {
 			return nil, err
 		}
@@ -564,14 +571,17 @@ func (q *Queries) InsertRetentionLease(ctx context.Context, arg InsertRetentionL
 }
 
 const insertRetentionRun = `-- name: InsertRetentionRun :one
-INSERT INTO retention_runs (id, organization, signal, cutoff, selector, due_segments, due_rows, due_bytes, windows_to_rewrite)
-VALUES (nextval('retention_run_ids'), $1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO retention_runs (id, organization, signal, resolution, cutoff, selector, due_segments, due_rows, due_bytes, windows_to_rewrite)
+VALUES (
+    nextval('retention_run_ids'), $1, $2, $3, $4, $5, $6, $7, $8, $9
+)
 RETURNING id, started_at
 `
 
 type InsertRetentionRunParams struct {
 	Organization     string
 	Signal           int16
+	Resolution       int64
 	Cutoff           time.Time
 	Selector         string
 	DueSegments      int64
@@ -590,6 +600,7 @@ func (q *Queries) InsertRetentionRun(ctx context.Context, arg InsertRetentionRun
 	row := q.db.QueryRow(ctx, insertRetentionRun,
 		arg.Organization,
 		arg.Signal,
+		arg.Resolution,
 		arg.Cutoff,
 		arg.Selector,
 		arg.DueSegments,
@@ -708,7 +719,7 @@ func (q *Queries) MarkMissing(ctx context.Context, arg MarkMissingParams) error 
 }
 
 const missingSegments = `-- name: MissingSegments :many
-SELECT s.id, s.organization, s.signal, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time, s.last_time, s.format_version, s.row_hash, s.masked_sources, s.lease, s.created_at, s.removed_at, s.removed_by, s.applied_delete, s.rules, s.identified, s.missing_since, ARRAY(SELECT ss.receipt FROM segment_sources ss WHERE ss.segment = s.id ORDER BY ss.receipt LIMIT 1000)::bigint[] AS sources
+SELECT s.id, s.organization, s.signal, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time, s.last_time, s.format_version, s.row_hash, s.masked_sources, s.lease, s.created_at, s.removed_at, s.removed_by, s.applied_delete, s.rules, s.identified, s.missing_since, s.resolution, s.shard_index, s.shard_count, ARRAY(SELECT ss.receipt FROM segment_sources ss WHERE ss.segment = s.id AND ss.receipt > 0 ORDER BY ss.receipt LIMIT 1000)::bigint[] AS sources
 FROM segments s
 WHERE s.organization = $1
   AND s.missing_since IS NOT NULL
@@ -762,6 +773,9 @@ func (q *Queries) MissingSegments(ctx context.Context, arg MissingSegmentsParams
 			&i.Segment.Rules,
 			&i.Segment.Identified,
 			&i.Segment.MissingSince,
+			&i.Segment.Resolution,
+			&i.Segment.ShardIndex,
+			&i.Segment.ShardCount,
 			&i.Sources,
 		); err != nil {
 			return nil, err
@@ -1054,7 +1068,7 @@ func (q *Queries) RemovedCounts(ctx context.Context, arg RemovedCountsParams) (R
 }
 
 const retentionRuns = `-- name: RetentionRuns :many
-SELECT r.id, r.organization, r.signal, r.cutoff, r.selector, r.started_at, r.finished_at, r.due_segments, r.due_rows, r.due_bytes, r.removed_segments, r.removed_rows, r.removed_bytes, r.gone_segments, r.gone_rows, r.gone_bytes, r.deleted_segments, r.deleted_rows, r.deleted_bytes, r.windows_to_rewrite
+SELECT r.id, r.organization, r.signal, r.cutoff, r.selector, r.started_at, r.finished_at, r.due_segments, r.due_rows, r.due_bytes, r.removed_segments, r.removed_rows, r.removed_bytes, r.gone_segments, r.gone_rows, r.gone_bytes, r.deleted_segments, r.deleted_rows, r.deleted_bytes, r.windows_to_rewrite, r.resolution
 FROM retention_runs r
 WHERE r.organization = $1
   AND r.id < $2
@@ -1103,6 +1117,7 @@ func (q *Queries) RetentionRuns(ctx context.Context, arg RetentionRunsParams) ([
 			&i.RetentionRun.DeletedRows,
 			&i.RetentionRun.DeletedBytes,
 			&i.RetentionRun.WindowsToRewrite,
+			&i.RetentionRun.Resolution,
 		); err != nil {
 			return nil, err
 		}
@@ -1152,7 +1167,7 @@ type SegmentDaysParams struct {
 	FromDay      time.Time
 }
 
-// The days that have live segments. Served by segments_lookup, one probe a day.
+// The days that have live segments; of a rollup's signal, its rollups. Served by segments_lookup, one probe a day.
 func (q *Queries) SegmentDays(ctx context.Context, arg SegmentDaysParams) ([]time.Time, error) {
 	rows, err := q.db.Query(ctx, segmentDays,
 		arg.PageSize,
@@ -1184,32 +1199,33 @@ FROM (
     SELECT s.id, s.bucket, s.key, false AS removed, (s.missing_since IS NOT NULL)::boolean AS missing, s.lease
     FROM segments s
     WHERE s.organization = $1
-      AND s.signal = $2::smallint
-      AND s.window_start >= $3
-      AND s.window_start < $4
+      AND s.signal IN ($2::smallint, $3)
+      AND s.window_start >= $4
+      AND s.window_start < $5
       AND s.removed_at IS NULL
-      AND s.id > $5
+      AND s.id > $6
     UNION ALL
     SELECT s.id, s.bucket, s.key, true, false, s.lease
     FROM segments s
     WHERE s.organization = $1
-      AND s.signal = $2::smallint
-      AND s.window_start >= $3
-      AND s.window_start < $4
+      AND s.signal IN ($2::smallint, $3)
+      AND s.window_start >= $4
+      AND s.window_start < $5
       AND s.removed_at IS NOT NULL
-      AND s.id > $5
+      AND s.id > $6
 ) f
 ORDER BY f.id
-LIMIT $6
+LIMIT $7
 `
 
 type SegmentsOfDayParams struct {
-	Organization string
-	Signal       int16
-	Day          time.Time
-	DayEnd       time.Time
-	After        int64
-	PageSize     int32
+	Organization        string
+	Signal              int16
+	SignalpgCatalogint2 int16
+	Day                 time.Time
+	DayEnd              time.Time
+	After               int64
+	PageSize            int32
 }
 
 type SegmentsOfDayRow struct {
@@ -1221,12 +1237,13 @@ type SegmentsOfDayRow struct {
 	Lease   string
 }
 
-// Live and removed segments whose windows begin on a day, by number. Served by segments_lookup and segments_removed_of in the month of
+// Live and removed segments whose windows begin on a day, rollups among them, by number. Served by segments_lookup and segments_removed_of in the month of
 // the day.
 func (q *Queries) SegmentsOfDay(ctx context.Context, arg SegmentsOfDayParams) ([]SegmentsOfDayRow, error) {
 	rows, err := q.db.Query(ctx, segmentsOfDay,
 		arg.Organization,
 		arg.Signal,
+		arg.SignalpgCatalogint2,
 		arg.Day,
 		arg.DayEnd,
 		arg.After,

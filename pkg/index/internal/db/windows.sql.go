@@ -57,6 +57,7 @@ SELECT organization, signal,
        min(created_at)::timestamptz AS oldest
 FROM segments
 WHERE ($1::text = '' OR organization = $1::text)
+  AND signal IN (1, 2, 3)
   AND removed_at IS NULL
   AND level = 0
 GROUP BY organization, signal
@@ -242,7 +243,7 @@ func (q *Queries) Totals(ctx context.Context, organization string) ([]SegmentTot
 
 const windowSegments = `-- name: WindowSegments :many
 
-SELECT segments.id, segments.organization, segments.signal, segments.window_start, segments.window_length, segments.level, segments.bucket, segments.key, segments.bytes, segments.sidecar_bytes, segments.row_count, segments.first_time, segments.last_time, segments.format_version, segments.row_hash, segments.masked_sources, segments.lease, segments.created_at, segments.removed_at, segments.removed_by, segments.applied_delete, segments.rules, segments.identified, segments.missing_since
+SELECT segments.id, segments.organization, segments.signal, segments.window_start, segments.window_length, segments.level, segments.bucket, segments.key, segments.bytes, segments.sidecar_bytes, segments.row_count, segments.first_time, segments.last_time, segments.format_version, segments.row_hash, segments.masked_sources, segments.lease, segments.created_at, segments.removed_at, segments.removed_by, segments.applied_delete, segments.rules, segments.identified, segments.missing_since, segments.resolution, segments.shard_index, segments.shard_count
 FROM segments
 WHERE organization = $1
   AND signal = $2::smallint
@@ -267,7 +268,7 @@ type WindowSegmentsRow struct {
 }
 
 // SPDX-License-Identifier: AGPL-3.0-only
-// Live segments whose windows lie within a window. Served by segments_lookup in the months of the window.
+// Live segments whose windows lie within a window; of a rollup's signal, its rollups. Served by segments_lookup in the months of the window.
 func (q *Queries) WindowSegments(ctx context.Context, arg WindowSegmentsParams) ([]WindowSegmentsRow, error) {
 	rows, err := q.db.Query(ctx, windowSegments,
 		arg.Organization,
@@ -308,6 +309,9 @@ func (q *Queries) WindowSegments(ctx context.Context, arg WindowSegmentsParams) 
 			&i.Segment.Rules,
 			&i.Segment.Identified,
 			&i.Segment.MissingSince,
+			&i.Segment.Resolution,
+			&i.Segment.ShardIndex,
+			&i.Segment.ShardCount,
 		); err != nil {
 			return nil, err
 		}

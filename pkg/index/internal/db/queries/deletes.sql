@@ -88,11 +88,11 @@ WHERE id = @id
   AND state = @current;
 
 -- name: SegmentsUnderDelete :many
--- Live segments that may hold rows of a delete. Served by segments_lookup in the months of the delete's range.
+-- Live segments that may hold rows of a delete, and rollups of them. Served by segments_lookup in the months of the delete's range.
 SELECT sqlc.embed(segments)
 FROM segments
 WHERE organization = @organization
-  AND signal = @signal::smallint
+  AND signal IN (@signal::smallint, @signal::smallint + 10)
   AND window_start >= @first_window
   AND window_start < @end_window
   AND last_time >= @start_time::bigint
@@ -109,7 +109,7 @@ SELECT count(*) AS segments,
        coalesce(sum(bytes + sidecar_bytes), 0)::bigint AS bytes
 FROM segments
 WHERE organization = @organization
-  AND signal = @signal::smallint
+  AND signal IN (@signal::smallint, @signal::smallint + 10)
   AND window_start >= @first_window
   AND window_start < @end_window
   AND last_time >= @start_time::bigint

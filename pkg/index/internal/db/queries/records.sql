@@ -7,10 +7,13 @@ VALUES (
     @cause,
     @organization,
     jsonb_build_object(
-        'version', 1,
+        'version', 2,
         'kind', @kind::text,
         'rows', recorded_rows(
             @segments::bigint[], @first_window::timestamptz, @last_window::timestamptz, @receipts::bigint[], @deletes::bigint[], @cause, @edit::bytea
+        )::jsonb || recorded_windows(
+            @organization, @cause, @signals::smallint[], @hours::timestamptz[], @rollup_signals::smallint[], @resolutions::bigint[],
+            @starts::timestamptz[]
         )
     )
 );
@@ -22,7 +25,7 @@ SELECT completed_rows(@organization, @cause, @committed_at::timestamptz, @segmen
 -- name: InsertAuditRecord :exec
 -- Puts an entry of the audit log into the outbox. Served by audit_log_pkey.
 INSERT INTO commit_records (lease, organization, record)
-SELECT 'audit/' || a.id, @organization, jsonb_build_object('version', 1, 'kind', 'audit', 'rows', jsonb_build_object('audit_log', jsonb_build_array(to_jsonb(a))))
+SELECT 'audit/' || a.id, @organization, jsonb_build_object('version', 2, 'kind', 'audit', 'rows', jsonb_build_object('audit_log', jsonb_build_array(to_jsonb(a))))
 FROM audit_log a
 WHERE a.id = @id;
 
@@ -142,6 +145,16 @@ SELECT to_jsonb(l) AS line
 FROM retention_leases l
 WHERE l.run = ANY (@runs::bigint[])
 ORDER BY l.run, l.lease;
+
+-- name: SnapshotRollups :many
+-- Served by rollups_pkey.
+SELECT r.signal, r.resolution, r.window_start, r.window_length, to_jsonb(r) AS line
+FROM rollups r
+WHERE r.organization = @organization
+  AND (r.signal, r.resolution, r.window_start, r.window_length)
+      > (@after_signal::smallint, @after_resolution::bigint, @after_window::timestamptz, @after_length::bigint)
+ORDER BY r.signal, r.resolution, r.window_start, r.window_length
+LIMIT @page_size;
 
 -- name: SnapshotVersions :many
 -- Served by window_versions_pkey.

@@ -13,7 +13,7 @@ ORDER BY 1;
 -- Bounded by the arrays.
 INSERT INTO segments (
     id, organization, signal, window_start, window_length, level, bucket, key, bytes, sidecar_bytes, row_count, first_time, last_time,
-    format_version, row_hash, applied_delete, rules, identified, lease
+    format_version, row_hash, applied_delete, rules, identified, resolution, shard_index, shard_count, lease
 )
 SELECT unnest(@ids::bigint[]),
        @organization,
@@ -34,6 +34,9 @@ SELECT unnest(@ids::bigint[]),
        -- An array of arrays must not be ragged: each comes as a text, the empty one for none.
        string_to_array(unnest(@rules::text[]), ','),
        unnest(@identified::boolean[]),
+       unnest(@resolutions::bigint[]),
+       unnest(@shard_indexes::integer[]),
+       unnest(@shard_counts::integer[]),
        @lease;
 
 -- name: InsertSegmentSources :execrows
@@ -70,7 +73,7 @@ WHERE segments.signal = p.signal
   AND segments.organization = @organization
   AND segments.removed_at IS NULL
 RETURNING segments.id, segments.signal, segments.window_start, segments.window_length, segments.bucket, segments.key, segments.bytes,
-          segments.sidecar_bytes, segments.row_count;
+          segments.sidecar_bytes, segments.row_count, segments.resolution;
 
 -- name: MarkSegments :many
 -- Says of live segments what need not be done to them any more. Served as RemoveSegments is; bounded by the arrays.
@@ -127,23 +130,28 @@ RETURNING segments.id, segments.signal, segments.window_start, segments.window_l
 
 -- name: BumpVersions :many
 -- Locks the versions of hours and adds to them (nothing, to lock only), in the order of the key, so that no two commits wait for
--- each other. Served by window_versions_pkey; bounded by the arrays.
+-- each other. What happens to an hour that retention has removed rows of is quiet. Served by window_versions_pkey; bounded by the arrays.
 WITH hours AS (
     SELECT unnest(@signals::smallint[]) AS signal,
            unnest(@hours::timestamptz[]) AS hour,
-           unnest(@increments::bigint[]) AS increment
+           unnest(@increments::bigint[]) AS increment,
+           unnest(@quiets::bigint[]) AS quiet,
+           unnest(@expired::boolean[]) AS expired
 )
-INSERT INTO window_versions (organization, signal, hour, version)
-SELECT @organization, h.signal, h.hour, h.increment
+INSERT INTO window_versions (organization, signal, hour, version, quiet, expired)
+SELECT @organization, h.signal, h.hour, h.increment, h.quiet, h.expired
 FROM hours h
 ORDER BY h.signal, h.hour
 ON CONFLICT (organization, signal, hour) DO UPDATE
-SET version = window_versions.version + excluded.version
-RETURNING signal, hour, version;
+SET version = window_versions.version + CASE WHEN window_versions.expired THEN 0 ELSE excluded.version END,
+    quiet = window_versions.quiet + excluded.quiet + CASE WHEN window_versions.expired THEN excluded.version ELSE 0 END,
+    expired = window_versions.expired OR excluded.expired
+RETURNING signal, hour, version, quiet, expired;
 
 -- name: SumVersions :one
 -- Served by window_versions_pkey.
-SELECT coalesce(sum(version), 0)::bigint AS version
+SELECT coalesce(sum(version + quiet), 0)::bigint AS version,
+       coalesce(bool_or(expired), false)::boolean AS expired
 FROM window_versions
 WHERE organization = @organization
   AND signal = @signal
@@ -156,7 +164,8 @@ WHERE organization = @organization
 -- the segments (2). Served by segments_lookup in the months of the range, receipts_unfinished and deletes_masking.
 WITH found AS MATERIALIZED (
     SELECT s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
-           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease
+           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease,
+           s.shard_index, s.shard_count
     FROM segments s
     WHERE s.organization = @organization
       AND s.signal = @signal::smallint
@@ -211,15 +220,16 @@ SELECT 0::integer AS row_kind,
        0::bigint AS id, 'epoch'::timestamptz AS window_start, 0::bigint AS window_length, 0::integer AS level, ''::text AS bucket,
        ''::text AS key, 0::bigint AS bytes, 0::bigint AS sidecar_bytes, 0::bigint AS row_count, 0::bigint AS first_time,
        0::bigint AS last_time, 0::integer AS format_version, 0::bigint AS row_hash, '{}'::bigint[] AS masked_sources,
-       'epoch'::timestamptz AS created_at, 0::bigint AS applied_delete, '{}'::text[] AS rules, false AS identified, ''::text AS lease
+       'epoch'::timestamptz AS created_at, 0::bigint AS applied_delete, '{}'::text[] AS rules, false AS identified, ''::text AS lease,
+       0::integer AS shard_index, 0::integer AS shard_count
 UNION ALL
 SELECT 2, 'epoch', 0, 'epoch', 0, f.id, f.window_start, f.window_length, f.level, f.bucket, f.key, f.bytes, f.sidecar_bytes, f.row_count,
        f.first_time, f.last_time, f.format_version, f.row_hash, f.masked_sources, f.created_at, f.applied_delete, f.rules,
-       f.identified, f.lease
+       f.identified, f.lease, f.shard_index, f.shard_count
 FROM found f
 UNION ALL
 SELECT 1, 'epoch', 0, 'epoch', 0, d.id, d.created_at, 0, 0, d.sources, d.selector, 0, 0, 0, d.start_time, d.end_time, 0, 0, '{}',
-       d.updated_at, 0, ARRAY[d.state, d.actor, d.reason], false, ''
+       d.updated_at, 0, ARRAY[d.state, d.actor, d.reason], false, '', 0, 0
 FROM deletes d
 WHERE d.organization = @organization
   AND d.signal = @signal::smallint
@@ -233,7 +243,8 @@ ORDER BY row_kind, window_start, id;
 -- segments_lookup in the months of the range, and in all months by segments_removed_of, which holds few so young.
 WITH found AS MATERIALIZED (
     SELECT s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
-           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease
+           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease,
+           s.shard_index, s.shard_count
     FROM segments s
     WHERE s.organization = @organization
       AND s.signal = @signal::smallint
@@ -246,7 +257,8 @@ WITH found AS MATERIALIZED (
       AND s.created_at > @since
     UNION ALL
     SELECT s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
-           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease
+           s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease,
+           s.shard_index, s.shard_count
     FROM segments s
     WHERE s.organization = @organization
       AND s.signal = @signal::smallint
@@ -303,15 +315,16 @@ SELECT 0::integer AS row_kind,
        0::bigint AS id, 'epoch'::timestamptz AS window_start, 0::bigint AS window_length, 0::integer AS level, ''::text AS bucket,
        ''::text AS key, 0::bigint AS bytes, 0::bigint AS sidecar_bytes, 0::bigint AS row_count, 0::bigint AS first_time,
        0::bigint AS last_time, 0::integer AS format_version, 0::bigint AS row_hash, '{}'::bigint[] AS masked_sources,
-       'epoch'::timestamptz AS created_at, 0::bigint AS applied_delete, '{}'::text[] AS rules, false AS identified, ''::text AS lease
+       'epoch'::timestamptz AS created_at, 0::bigint AS applied_delete, '{}'::text[] AS rules, false AS identified, ''::text AS lease,
+       0::integer AS shard_index, 0::integer AS shard_count
 UNION ALL
 SELECT 2, 'epoch', 0, 'epoch', 0, f.id, f.window_start, f.window_length, f.level, f.bucket, f.key, f.bytes, f.sidecar_bytes, f.row_count,
        f.first_time, f.last_time, f.format_version, f.row_hash, f.masked_sources, f.created_at, f.applied_delete, f.rules,
-       f.identified, f.lease
+       f.identified, f.lease, f.shard_index, f.shard_count
 FROM found f
 UNION ALL
 SELECT 1, 'epoch', 0, 'epoch', 0, d.id, d.created_at, 0, 0, d.sources, d.selector, 0, 0, 0, d.start_time, d.end_time, 0, 0, '{}',
-       d.updated_at, 0, ARRAY[d.state, d.actor, d.reason], false, ''
+       d.updated_at, 0, ARRAY[d.state, d.actor, d.reason], false, '', 0, 0
 FROM deletes d
 WHERE d.organization = @organization
   AND d.signal = @signal::smallint

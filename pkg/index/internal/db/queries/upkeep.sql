@@ -1,11 +1,13 @@
 -- SPDX-License-Identifier: AGPL-3.0-only
 
 -- name: DueSegments :many
--- Live segments whose windows ended by a time, oldest first. Served by segments_lookup.
+-- Live segments of a resolution whose windows ended by a time, oldest first. Served by segments_lookup, of rollups by
+-- segments_rollups_lookup.
 SELECT sqlc.embed(s)
 FROM segments s
 WHERE s.organization = @organization
   AND s.signal = @signal::smallint
+  AND s.resolution = @resolution::bigint
   AND s.removed_at IS NULL
   AND s.window_start < @before::timestamptz
   AND s.window_start + interval '1 microsecond' * (s.window_length / 1000) <= @before::timestamptz
@@ -16,8 +18,10 @@ LIMIT @page_size;
 
 -- name: InsertRetentionRun :one
 -- One row.
-INSERT INTO retention_runs (id, organization, signal, cutoff, selector, due_segments, due_rows, due_bytes, windows_to_rewrite)
-VALUES (nextval('retention_run_ids'), @organization, @signal, @cutoff, @selector, @due_segments, @due_rows, @due_bytes, @windows_to_rewrite)
+INSERT INTO retention_runs (id, organization, signal, resolution, cutoff, selector, due_segments, due_rows, due_bytes, windows_to_rewrite)
+VALUES (
+    nextval('retention_run_ids'), @organization, @signal, @resolution, @cutoff, @selector, @due_segments, @due_rows, @due_bytes, @windows_to_rewrite
+)
 RETURNING id, started_at;
 
 -- name: AdvanceRetentionRun :execrows
@@ -132,14 +136,14 @@ WHERE id = ANY (@ids::text[])
   AND state IN ('released', 'expired');
 
 -- name: SegmentsOfDay :many
--- Live and removed segments whose windows begin on a day, by number. Served by segments_lookup and segments_removed_of in the month of
+-- Live and removed segments whose windows begin on a day, rollups among them, by number. Served by segments_lookup and segments_removed_of in the month of
 -- the day.
 SELECT f.id, f.bucket, f.key, f.removed, f.missing, f.lease
 FROM (
     SELECT s.id, s.bucket, s.key, false AS removed, (s.missing_since IS NOT NULL)::boolean AS missing, s.lease
     FROM segments s
     WHERE s.organization = @organization
-      AND s.signal = @signal::smallint
+      AND s.signal IN (@signal::smallint, @signal::smallint + 10)
       AND s.window_start >= @day
       AND s.window_start < @day_end
       AND s.removed_at IS NULL
@@ -148,7 +152,7 @@ FROM (
     SELECT s.id, s.bucket, s.key, true, false, s.lease
     FROM segments s
     WHERE s.organization = @organization
-      AND s.signal = @signal::smallint
+      AND s.signal IN (@signal::smallint, @signal::smallint + 10)
       AND s.window_start >= @day
       AND s.window_start < @day_end
       AND s.removed_at IS NOT NULL
@@ -158,7 +162,7 @@ ORDER BY f.id
 LIMIT @page_size;
 
 -- name: SegmentDays :many
--- The days that have live segments. Served by segments_lookup, one probe a day.
+-- The days that have live segments; of a rollup's signal, its rollups. Served by segments_lookup, one probe a day.
 WITH RECURSIVE days AS (
     (
         SELECT s.window_start
@@ -204,7 +208,7 @@ WHERE id = ANY (@ids::bigint[])
 
 -- name: MissingSegments :many
 -- Served by segments_missing and segment_sources_segment.
-SELECT sqlc.embed(s), ARRAY(SELECT ss.receipt FROM segment_sources ss WHERE ss.segment = s.id ORDER BY ss.receipt LIMIT 1000)::bigint[] AS sources
+SELECT sqlc.embed(s), ARRAY(SELECT ss.receipt FROM segment_sources ss WHERE ss.segment = s.id AND ss.receipt > 0 ORDER BY ss.receipt LIMIT 1000)::bigint[] AS sources
 FROM segments s
 WHERE s.organization = @organization
   AND s.missing_since IS NOT NULL

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: AGPL-3.0-only
 
 -- name: WindowSegments :many
--- Live segments whose windows lie within a window. Served by segments_lookup in the months of the window.
+-- Live segments whose windows lie within a window; of a rollup's signal, its rollups. Served by segments_lookup in the months of the window.
 SELECT sqlc.embed(segments)
 FROM segments
 WHERE organization = @organization
@@ -73,6 +73,7 @@ SELECT organization, signal,
        min(created_at)::timestamptz AS oldest
 FROM segments
 WHERE (@organization::text = '' OR organization = @organization::text)
+  AND signal IN (1, 2, 3)
   AND removed_at IS NULL
   AND level = 0
 GROUP BY organization, signal
