@@ -51,7 +51,7 @@ func (m *Merger) Add(r *metricfile.Rollup) error {
 		case last < 0 || m.out.Ends[last] < end:
 			m.close()
 			m.open(r, i, end)
-		case m.out.Ends[last] > end || r.Counts[i] > 0 && m.out.Counts[last] > 0 && r.FirstTimes[i] <= m.out.LastTimes[last]:
+		case m.out.Ends[last] > end || r.Counts[i] > 0 && m.out.Counts[last] > 0 && r.FirstTimes[i] < m.out.LastTimes[last]:
 			return fault.New(fault.Internal, "a bucket that ends at %d ms comes after one that ends at %d ms", r.Ends[i], m.out.Ends[last])
 		default:
 			m.join(r, i, last)
