@@ -48,10 +48,11 @@ type MergeOptions struct {
 	Meta Meta
 	// Shards is how many shards of series there are, a power of two: each of them that has points gets an output. Zero and one: there is one output.
 	Shards uint32
-	// Memory is what the merge may hold, in bytes; more is the error fault.Exhausted, before the first output is begun. Zero: no bound.
+	// Memory is what the merge may hold, in bytes: it writes so many outputs at a time. If that is less than one, the error is fault.Exhausted, before the
+	// first output is begun. Zero: no bound.
 	Memory int64
-	// Create begins the output of a shard. done is called when both files have been written. Several outputs are written at a time. Those that were
-	// begun are left to the caller when Merge fails.
+	// Create begins the output of a shard. done is called when both files have been written. Those that were begun are left to the caller when Merge
+	// fails.
 	Create func(shard int) (parquet, sidecar io.Writer, done func() error, err error)
 }
 

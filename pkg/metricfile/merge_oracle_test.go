@@ -331,7 +331,7 @@ func linesOf(t *testing.T, outputs []*written) []string {
 }
 
 // mergeOf merges inputs, and holds the outputs against what the merge says of them.
-func mergeOf(t *testing.T, inputs []MergeInput, shards uint32) (MergeResult, []*written) {
+func mergeOf(t *testing.T, inputs []MergeInput, shards uint32, memory ...int64) (MergeResult, []*written) {
 	t.Helper()
 	outputs := make([]*written, max(1, shards))
 	files := map[int][2]*bytes.Buffer{}
@@ -342,6 +342,9 @@ func mergeOf(t *testing.T, inputs []MergeInput, shards uint32) (MergeResult, []*
 			files[shard] = [2]*bytes.Buffer{{}, {}}
 			return files[shard][0], files[shard][1], func() error { done[shard] = true; return nil }, nil
 		},
+	}
+	if len(memory) > 0 {
+		options.Memory = memory[0]
 	}
 	result, err := Merge(t.Context(), inputs, options)
 	if err != nil {

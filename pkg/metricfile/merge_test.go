@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
 
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
@@ -59,7 +61,7 @@ func TestMergeRefuses(t *testing.T) {
 		"half a file":                    {half, MergeOptions{Meta: hourMeta()}, nil, "merge in:"},
 		"no sidecar":                     {nothing, MergeOptions{Meta: hourMeta()}, nil, "merge in:"},
 		"a number of shards that is odd": {inputOf(one), MergeOptions{Meta: hourMeta(), Shards: 3}, fault.Internal, "into 3 shards"},
-		"more memory than there is":      {inputOf(one), MergeOptions{Meta: hourMeta(), Memory: 1 << 20, Shards: 4}, fault.Exhausted, "into 4 shards takes about"},
+		"more memory than there is":      {inputOf(one), MergeOptions{Meta: hourMeta(), Memory: 1 << 20, Shards: 4}, fault.Exhausted, "merging 2 segments takes about"},
 		"points of another hour": {
 			inputOf(one), MergeOptions{Meta: Meta{Window: lake.WindowOf(testStart.Add(time.Hour), time.Hour)}}, fault.Internal, "window",
 		},
@@ -72,6 +74,20 @@ func TestMergeRefuses(t *testing.T) {
 		}
 		if c.options.Memory > 0 && begun > 0 {
 			t.Errorf("%s: an output was begun", name)
+		}
+	}
+}
+
+// TestAMergeOfManyShardsIsDoneInPasses has memory for some of the outputs.
+func TestAMergeOfManyShardsIsDoneInPasses(t *testing.T) {
+	t.Parallel()
+	tr := drawTrial(t, rand.New(rand.NewPCG(4, 4)))
+	want := tr.naive()
+	inputs, _ := tr.mergeInputs()
+	for _, memory := range []int64{11 << 20, 30 << 20, 60 << 20} {
+		result, outputs := mergeOf(t, inputs, 16, memory)
+		if diff := gocmp.Diff(want.lines, linesOf(t, outputs)); diff != "" || result.RowsIn != want.result.RowsIn || result.HashLeft != want.result.HashLeft {
+			t.Errorf("with %d bytes (-want +got):\n%s", memory, diff)
 		}
 	}
 }

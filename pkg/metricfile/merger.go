@@ -21,6 +21,9 @@ type merger struct {
 	heap []*mergeSource
 	// numbers are those of strings of all inputs, from 1.
 	numbers map[string]uint32
+	// passes are the shards that are written one after the other, and chosen those of the present pass.
+	passes  [][]uint32
+	chosen  []bool
 	row     rowMerger
 	outputs []*mergeOutput // by shard; nil: not begun
 	result  MergeResult
@@ -55,7 +58,9 @@ func newMerger(inputs []MergeInput, o MergeOptions) (*merger, error) {
 	if o.Shards&(o.Shards-1) != 0 {
 		return nil, fault.New(fault.Internal, "a merge into %d shards", o.Shards)
 	}
-	m := &merger{options: o, outputs: make([]*mergeOutput, o.Shards), deleted: map[DeletedRows]int64{}, numbers: map[string]uint32{}}
+	m := &merger{
+		options: o, outputs: make([]*mergeOutput, o.Shards), chosen: make([]bool, o.Shards), deleted: map[DeletedRows]int64{}, numbers: map[string]uint32{},
+	}
 	for i := range inputs {
 		s, err := openSource(m, &inputs[i], i)
 		if err != nil {
@@ -63,9 +68,8 @@ func newMerger(inputs []MergeInput, o MergeOptions) (*merger, error) {
 		}
 		m.sources = append(m.sources, s)
 	}
-	if memory := m.memory(); o.Memory > 0 && memory > o.Memory {
-		return nil, fault.New(fault.Exhausted, "merging %d segments into %d shards takes about %d MiB of memory, and the limit is %d MiB: merge fewer at once, or allow more",
-			len(inputs), m.shards(), memory>>20, o.Memory>>20)
+	if err := m.planPasses(); err != nil {
+		return nil, err
 	}
 	m.rank()
 	return m, nil
@@ -80,31 +84,42 @@ func (in *MergeInput) failed(err error) error {
 }
 
 const (
-	// writerMemory is about what an output takes: a row group, encoded, its dictionaries, the catalogue.
-	writerMemory = 16 << 20
-	// sourceMemory is about what an input takes beside its catalogue: what was read ahead of each column, vectors of a row group, points of a row.
-	sourceMemory = 4 << 20
+	// writerLeast is about what an output takes at least, mostly for compression, and writerMost what its row group and catalogue may take beside that.
+	writerLeast = 8 << 20
+	writerMost  = 40 << 20
 )
 
-// memory is about what the merge will hold.
-func (m *merger) memory() int64 {
-	total := int64(m.shards()) * writerMemory
+// planPasses decides which shards are written at a time. More passes cost little: a row's points are read in one of them only.
+func (m *merger) planPasses() error {
+	sources, bytes := int64(0), int64(0)
 	for _, s := range m.sources {
-		total += s.memory()
+		sources += s.memory()
+		bytes += s.Size + int64(len(s.Sidecar))
 	}
-	return total
+	const expansion = 3 // of what is written, while it is gathered
+	shards := m.shards()
+	writer := writerLeast + min(writerMost, expansion*bytes/int64(max(1, len(shards))))
+	at := len(shards)
+	if m.options.Memory > 0 {
+		at = min(at, int((m.options.Memory-sources)/writer))
+	}
+	if at < 1 && len(shards) > 0 {
+		return fault.New(fault.Exhausted, "merging %d segments takes about %d MiB of memory, and the limit is %d MiB: merge fewer at once, or allow more",
+			len(m.sources), (sources+writer)>>20, m.options.Memory>>20)
+	}
+	m.passes = slices.Collect(slices.Chunk(shards, max(1, at)))
+	return nil
 }
 
-// shards is how many outputs there may be: inputs that are of shards themselves have rows for some only.
-func (m *merger) shards() int {
-	n := 0
+// shards are those that may get outputs: inputs that are of shards themselves have rows for some only.
+func (m *merger) shards() (all []uint32) {
 	for i := range m.options.Shards {
 		shard := lake.Shard{Index: i, Count: m.options.Shards}
 		if slices.ContainsFunc(m.sources, func(s *mergeSource) bool { return s.catalogue.Shard.Meets(shard) }) {
-			n++
+			all = append(all, i)
 		}
 	}
-	return n
+	return all
 }
 
 // rank numbers metric names in their order.
@@ -134,7 +149,37 @@ func (m *merger) number(text string) uint32 {
 }
 
 func (m *merger) run(ctx context.Context) error {
+	for _, pass := range m.passes {
+		if err := m.pass(ctx, pass); err != nil {
+			return err
+		}
+	}
 	for _, s := range m.sources {
+		if err := s.check(); err != nil {
+			return s.failed(err)
+		}
+	}
+	for key, n := range m.deleted {
+		key.Rows = n
+		m.result.DeletedBy = append(m.result.DeletedBy, key)
+	}
+	slices.SortFunc(m.result.DeletedBy, compareDeletedRows)
+	return m.result.Check()
+}
+
+func compareDeletedRows(a, b DeletedRows) int {
+	return cmp.Or(cmp.Compare(a.Delete, b.Delete), cmp.Compare(a.Source, b.Source), cmp.Compare(a.Input, b.Input))
+}
+
+// pass merges the rows of some shards.
+func (m *merger) pass(ctx context.Context, shards []uint32) error {
+	clear(m.chosen)
+	for _, i := range shards {
+		m.chosen[i] = true
+	}
+	m.heap = m.heap[:0]
+	for _, s := range m.sources {
+		s.rewind()
 		if err := s.advance(); err != nil {
 			return s.failed(err)
 		}
@@ -154,10 +199,7 @@ func (m *merger) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := m.finish(); err != nil {
-		return err
-	}
-	return m.result.Check()
+	return m.finish(shards)
 }
 
 // mergeRow merges the rows of all inputs whose heads are the same series.
@@ -185,7 +227,7 @@ func (m *merger) mergeRow() error {
 }
 
 func (m *merger) write(points *Points) error {
-	index := uint32(m.row.head.hash & uint64(m.options.Shards-1))
+	index := m.shardOf(m.row.head.hash)
 	o := m.outputs[index]
 	if o == nil {
 		var err error
@@ -196,6 +238,8 @@ func (m *merger) write(points *Points) error {
 	o.sources.add(points.Sources)
 	return o.writer.appendPoints(&m.row.series, m.row.head.hash, points)
 }
+
+func (m *merger) shardOf(hash uint64) uint32 { return uint32(hash & uint64(m.options.Shards-1)) }
 
 // begin begins the output of a shard.
 func (m *merger) begin(index uint32) (*mergeOutput, error) {
@@ -216,9 +260,10 @@ func (m *merger) begin(index uint32) (*mergeOutput, error) {
 	return o, nil
 }
 
-// finish closes the outputs.
-func (m *merger) finish() error {
-	for _, o := range m.outputs {
+// finish closes the outputs of shards.
+func (m *merger) finish(shards []uint32) error {
+	for _, i := range shards {
+		o := m.outputs[i]
 		if o == nil {
 			continue
 		}
@@ -232,17 +277,9 @@ func (m *merger) finish() error {
 			return err
 		}
 		m.result.Outputs = append(m.result.Outputs, MergeOutput{Written: written, Shard: o.shard, Sources: sources})
+		m.outputs[i] = nil
 	}
-	for key, n := range m.deleted {
-		key.Rows = n
-		m.result.DeletedBy = append(m.result.DeletedBy, key)
-	}
-	slices.SortFunc(m.result.DeletedBy, compareDeletedRows)
 	return nil
-}
-
-func compareDeletedRows(a, b DeletedRows) int {
-	return cmp.Or(cmp.Compare(a.Delete, b.Delete), cmp.Compare(a.Source, b.Source), cmp.Compare(a.Input, b.Input))
 }
 
 // sift lets the input at a place of the heap sink to where it belongs; one without rows leaves from the top.

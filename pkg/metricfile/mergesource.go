@@ -92,7 +92,7 @@ type gone struct {
 func (g gone) stays() bool { return g.reason == 0 && !g.masked }
 
 func openSource(m *merger, in *MergeInput, number int) (*mergeSource, error) {
-	s := &mergeSource{MergeInput: in, merge: m, number: number, ordinal: -1, blockAt: -1}
+	s := &mergeSource{MergeInput: in, merge: m, number: number}
 	var err error
 	if s.catalogue, err = ReadCatalogue(in.Sidecar); err != nil {
 		return nil, err
@@ -118,8 +118,15 @@ func (s *mergeSource) memory() int64 {
 	for i := range s.catalogue.labels {
 		values += s.catalogue.labels[i].values.len()
 	}
-	return sourceMemory + s.catalogue.Bytes() + 4*int64(values)
+	return min(sourceMost, sourceLeast+2*s.Size) + s.catalogue.Bytes() + 4*int64(values)
 }
+
+const (
+	// sourceLeast and sourceMost are about what an input takes beside its catalogue: what was read ahead of each column, vectors of a row group, the points
+	// of a row.
+	sourceLeast = 128 << 10
+	sourceMost  = 4 << 20
+)
 
 // numberStrings finds the merge's numbers of names and shapes. ranks are those of metric names.
 func (s *mergeSource) numberStrings(ranks map[string]int) {
@@ -169,26 +176,44 @@ func (s *mergeSource) series() Series { return *s.catalogue.Series(s.ordinal) }
 // family is that of the head.
 func (s *mergeSource) family() Family { return s.catalogue.families[s.block.family[s.row]] }
 
-// advance moves to the next row; behind the last it compares what was read with the catalogue.
-func (s *mergeSource) advance() error {
-	c := s.catalogue
-	s.ordinal++
-	if s.ended() {
-		if s.sum != c.RowHash || s.rows != c.Rows {
-			return fault.New(fault.Internal, "%d points of hash %x were read, the catalogue has %d of %x", s.rows, s.sum, c.Rows, c.RowHash)
-		}
-		return nil
-	}
-	if s.row++; s.block == nil || s.row == s.block.len() {
-		s.blockAt++
-		s.block, s.row = c.block(s.blockAt), 0
-	}
-	rank, hash := s.rank, s.hash
-	s.load()
-	if s.ordinal > 0 && (s.rank < rank || s.rank == rank && s.hash <= hash) {
-		return s.checkOrder()
+// rewind moves before the first row.
+func (s *mergeSource) rewind() { s.ordinal, s.block, s.blockAt, s.row = -1, nil, -1, -1 }
+
+// check compares what was read with the catalogue.
+func (s *mergeSource) check() error {
+	if c := s.catalogue; s.sum != c.RowHash || s.rows != c.Rows {
+		return fault.New(fault.Internal, "%d points of hash %x were read, the catalogue has %d of %x", s.rows, s.sum, c.Rows, c.RowHash)
 	}
 	return nil
+}
+
+// advance moves to the next row of the pass's shards.
+func (s *mergeSource) advance() error {
+	before, rank, hash := s.ordinal, s.rank, s.hash
+	if !s.next() {
+		return nil
+	}
+	s.load()
+	if before >= 0 && (s.rank < rank || s.rank == rank && s.hash <= hash) {
+		return s.checkOrder(before)
+	}
+	return nil
+}
+
+// next finds the next row of the pass's shards, if there is one.
+func (s *mergeSource) next() bool {
+	for {
+		if s.ordinal++; s.ended() {
+			return false
+		}
+		if s.row++; s.block == nil || s.row == s.block.len() {
+			s.blockAt++
+			s.block, s.row = s.catalogue.block(s.blockAt), 0
+		}
+		if s.merge.chosen[s.merge.shardOf(uint64(s.block.hash[s.row]))] {
+			return true
+		}
+	}
 }
 
 // load finds the head's numbers.
@@ -211,10 +236,9 @@ func (s *mergeSource) load() {
 	}
 }
 
-// checkOrder is an error unless the head comes behind the row before it.
-func (s *mergeSource) checkOrder() error {
-	before := *s.catalogue.Series(s.ordinal - 1)
-	if this := s.series(); Compare(&before, &this) >= 0 {
+// checkOrder is an error unless the head comes behind a row before it.
+func (s *mergeSource) checkOrder(before int) error {
+	if this := s.series(); Compare(s.catalogue.Series(before), &this) >= 0 {
 		return fault.New(fault.Internal, "row %d is out of order", s.ordinal)
 	}
 	return nil
