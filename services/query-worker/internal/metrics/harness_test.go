@@ -77,7 +77,7 @@ func (l *lab) write(t testing.TB, st *metricfile.Store, shards uint32) []int {
 // segment writes one segment and returns its place among l.segments.
 func (l *lab) segment(t testing.TB, st *metricfile.Store, rows []uint32, m metricfile.Meta) int {
 	t.Helper()
-	m.Organization, m.Signal, m.Lease, m.Sources = "acme", lake.SignalMetrics, "lease", []lake.ReceiptID{1, 2, 3}
+	m.Organization, m.Signal, m.Lease, m.Sources = "acme", lake.SignalMetrics, "lease", []lake.ReceiptID{1, 2, 3, 4, 5, 6}
 	var file, sidecar bytes.Buffer
 	written, err := metricfile.Write(t.Context(), &file, &sidecar, st, rows, m)
 	if err != nil {

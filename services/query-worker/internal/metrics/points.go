@@ -53,7 +53,7 @@ type collector struct {
 }
 
 func (s *Scan) collector(ctx context.Context, f *found, want metricfile.Columns) *collector {
-	return &collector{ctx: ctx, scan: s, found: f, want: want | metricfile.WantTimes, readers: make([]*metricfile.Reader, len(s.segments))}
+	return &collector{ctx: ctx, scan: s, found: f, want: want, readers: make([]*metricfile.Reader, len(s.segments))}
 }
 
 // collect reads the points of a row. They stay until the next call; histograms stay for ever.
@@ -62,7 +62,7 @@ func (c *collector) collect(r *row) (*points, error) {
 		c.pieces = append(c.pieces, metricfile.Points{})
 	}
 	for i := range r.parts {
-		want := c.want
+		want := c.want | metricfile.WantTimes
 		if len(c.scan.segments[r.parts[i].segment].Masked) > 0 {
 			want |= metricfile.WantSources
 		}

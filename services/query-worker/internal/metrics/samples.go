@@ -70,7 +70,7 @@ func (s *Scan) each(ctx context.Context, f *found, start, end int64, give func([
 
 // wanted are the columns that the chosen series of a row need.
 func (s *Scan) wanted(r *row) metricfile.Columns {
-	want := metricfile.WantTimes | metricfile.WantTotals
+	want := metricfile.WantTotals
 	if needsParts(r) {
 		want |= metricfile.WantParts
 	}

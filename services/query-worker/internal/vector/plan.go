@@ -57,9 +57,18 @@ func PlanOf(expr parser.Expr, grid Grid, lookback time.Duration) (*Plan, bool) {
 		p.Question.Width, p.At = lookback.Milliseconds(), e.PositionRange()
 		return p, p.selects(e)
 	case *parser.Call:
-		return p, p.calls(e)
+		ok := p.calls(e)
+		p.forgetName()
+		return p, ok
 	}
 	return nil, false
+}
+
+// forgetName groups by no name where the function takes it away.
+func (p *Plan) forgetName() {
+	if a := p.Aggregation; a != nil && !a.Without && !p.Question.Function.KeepsName() {
+		a.Labels = slices.DeleteFunc(a.Labels, func(name string) bool { return name == labels.MetricName })
+	}
 }
 
 func unwrapped(expr parser.Expr) parser.Expr {
