@@ -92,12 +92,20 @@ func createDelete(ctx context.Context, q *db.Queries, d lake.Delete) (lake.Delet
 		Organization: string(d.Organization),
 		Signal:       int16(d.Signal),
 		FirstHour:    lake.WindowOf(created.Start, time.Hour).Start,
-		EndHour:      created.End.Add(time.Microsecond),
+		EndHour:      roundedUp(created.End),
 	})
 	if err != nil {
 		return lake.Delete{}, err
 	}
 	return created, recordDelete(ctx, q, created)
+}
+
+// roundedUp is the first time that the database can hold which is not before t.
+func roundedUp(t time.Time) time.Time {
+	if rounded := t.Truncate(time.Microsecond); !rounded.Equal(t) {
+		return rounded.Add(time.Microsecond)
+	}
+	return t
 }
 
 // checkDelete refuses what cannot be, and fills in what is left to us.
@@ -196,7 +204,7 @@ func (x *Index) DeleteProgress(ctx context.Context, id lake.DeleteID) (p DeleteP
 	under := reach(d)
 	left, err := x.queries.CountSegmentsUnderDelete(ctx, db.CountSegmentsUnderDeleteParams{
 		Organization: string(d.Organization),
-		Signal:       int16(d.Signal),
+		Places:       placesOf(d.Signal),
 		FirstWindow:  under.firstWindow(),
 		EndWindow:    under.endWindow(),
 		StartTime:    nanoseconds(d.Start),
@@ -259,7 +267,7 @@ func (x *Index) SegmentsUnderDelete(ctx context.Context, id lake.DeleteID, after
 	under := reach(d)
 	rows, err := x.queries.SegmentsUnderDelete(ctx, db.SegmentsUnderDeleteParams{
 		Organization: string(d.Organization),
-		Signal:       int16(d.Signal),
+		Places:       placesOf(d.Signal),
 		FirstWindow:  under.firstWindow(),
 		EndWindow:    under.endWindow(),
 		StartTime:    nanoseconds(d.Start),

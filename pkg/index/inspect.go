@@ -25,7 +25,7 @@ func (x *Index) SegmentsOfDay(ctx context.Context, org lake.Organization, signal
 	defer x.observe("segments_of_day", &err)()
 	begin := lake.WindowOf(day, 24*time.Hour).Start
 	rows, err := x.queries.SegmentsOfDay(ctx, db.SegmentsOfDayParams{
-		Organization: string(org), Signal: int16(signal), Day: begin, DayEnd: begin.Add(24 * time.Hour), After: int64(after), PageSize: pageSize(limit),
+		Organization: string(org), Places: placesOf(signal), Day: begin, DayEnd: begin.Add(24 * time.Hour), After: int64(after), PageSize: pageSize(limit),
 	})
 	if err != nil {
 		return nil, failed("list the segments of a day", err)

@@ -31,6 +31,9 @@ func placeOf(signal lake.Signal, resolution time.Duration) int16 {
 	return int16(signal)
 }
 
+// placesOf are the numbers of a signal's rows and of its rollups.
+func placesOf(signal lake.Signal) []int16 { return []int16{placeOf(signal, 0), placeOf(signal, 1)} }
+
 // signalAt is the inverse of placeOf.
 func signalAt(place int16) lake.Signal {
 	return lake.Signal(place % rollupPlaces)

@@ -78,24 +78,23 @@ SELECT count(*) AS segments,
        coalesce(sum(bytes + sidecar_bytes), 0)::bigint AS bytes
 FROM segments
 WHERE organization = $1
-  AND signal IN ($2::smallint, $3)
-  AND window_start >= $4
-  AND window_start < $5
-  AND last_time >= $6::bigint
-  AND first_time < $7::bigint
+  AND signal = ANY ($2::smallint[])
+  AND window_start >= $3
+  AND window_start < $4
+  AND last_time >= $5::bigint
+  AND first_time < $6::bigint
   AND removed_at IS NULL
-  AND applied_delete < $8::bigint
+  AND applied_delete < $7::bigint
 `
 
 type CountSegmentsUnderDeleteParams struct {
-	Organization        string
-	Signal              int16
-	SignalpgCatalogint2 int16
-	FirstWindow         time.Time
-	EndWindow           time.Time
-	StartTime           int64
-	EndTime             int64
-	ID                  int64
+	Organization string
+	Places       []int16
+	FirstWindow  time.Time
+	EndWindow    time.Time
+	StartTime    int64
+	EndTime      int64
+	ID           int64
 }
 
 type CountSegmentsUnderDeleteRow struct {
@@ -107,8 +106,7 @@ type CountSegmentsUnderDeleteRow struct {
 func (q *Queries) CountSegmentsUnderDelete(ctx context.Context, arg CountSegmentsUnderDeleteParams) (CountSegmentsUnderDeleteRow, error) {
 	row := q.db.QueryRow(ctx, countSegmentsUnderDelete,
 		arg.Organization,
-		arg.Signal,
-		arg.SignalpgCatalogint2,
+		arg.Places,
 		arg.FirstWindow,
 		arg.EndWindow,
 		arg.StartTime,
@@ -689,29 +687,28 @@ const segmentsUnderDelete = `-- name: SegmentsUnderDelete :many
 SELECT segments.id, segments.organization, segments.signal, segments.window_start, segments.window_length, segments.level, segments.bucket, segments.key, segments.bytes, segments.sidecar_bytes, segments.row_count, segments.first_time, segments.last_time, segments.format_version, segments.row_hash, segments.masked_sources, segments.lease, segments.created_at, segments.removed_at, segments.removed_by, segments.applied_delete, segments.rules, segments.identified, segments.missing_since, segments.resolution, segments.shard_index, segments.shard_count
 FROM segments
 WHERE organization = $1
-  AND signal IN ($2::smallint, $3)
-  AND window_start >= $4
-  AND window_start < $5
-  AND last_time >= $6::bigint
-  AND first_time < $7::bigint
+  AND signal = ANY ($2::smallint[])
+  AND window_start >= $3
+  AND window_start < $4
+  AND last_time >= $5::bigint
+  AND first_time < $6::bigint
   AND removed_at IS NULL
-  AND applied_delete < $8::bigint
-  AND id > $9
+  AND applied_delete < $7::bigint
+  AND id > $8
 ORDER BY id
-LIMIT $10
+LIMIT $9
 `
 
 type SegmentsUnderDeleteParams struct {
-	Organization        string
-	Signal              int16
-	SignalpgCatalogint2 int16
-	FirstWindow         time.Time
-	EndWindow           time.Time
-	StartTime           int64
-	EndTime             int64
-	ID                  int64
-	After               int64
-	PageSize            int32
+	Organization string
+	Places       []int16
+	FirstWindow  time.Time
+	EndWindow    time.Time
+	StartTime    int64
+	EndTime      int64
+	ID           int64
+	After        int64
+	PageSize     int32
 }
 
 type SegmentsUnderDeleteRow struct {
@@ -722,8 +719,7 @@ type SegmentsUnderDeleteRow struct {
 func (q *Queries) SegmentsUnderDelete(ctx context.Context, arg SegmentsUnderDeleteParams) ([]SegmentsUnderDeleteRow, error) {
 	rows, err := q.db.Query(ctx, segmentsUnderDelete,
 		arg.Organization,
-		arg.Signal,
-		arg.SignalpgCatalogint2,
+		arg.Places,
 		arg.FirstWindow,
 		arg.EndWindow,
 		arg.StartTime,

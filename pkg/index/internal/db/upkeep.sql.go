@@ -1199,33 +1199,32 @@ FROM (
     SELECT s.id, s.bucket, s.key, false AS removed, (s.missing_since IS NOT NULL)::boolean AS missing, s.lease
     FROM segments s
     WHERE s.organization = $1
-      AND s.signal IN ($2::smallint, $3)
-      AND s.window_start >= $4
-      AND s.window_start < $5
+      AND s.signal = ANY ($2::smallint[])
+      AND s.window_start >= $3
+      AND s.window_start < $4
       AND s.removed_at IS NULL
-      AND s.id > $6
+      AND s.id > $5
     UNION ALL
     SELECT s.id, s.bucket, s.key, true, false, s.lease
     FROM segments s
     WHERE s.organization = $1
-      AND s.signal IN ($2::smallint, $3)
-      AND s.window_start >= $4
-      AND s.window_start < $5
+      AND s.signal = ANY ($2::smallint[])
+      AND s.window_start >= $3
+      AND s.window_start < $4
       AND s.removed_at IS NOT NULL
-      AND s.id > $6
+      AND s.id > $5
 ) f
 ORDER BY f.id
-LIMIT $7
+LIMIT $6
 `
 
 type SegmentsOfDayParams struct {
-	Organization        string
-	Signal              int16
-	SignalpgCatalogint2 int16
-	Day                 time.Time
-	DayEnd              time.Time
-	After               int64
-	PageSize            int32
+	Organization string
+	Places       []int16
+	Day          time.Time
+	DayEnd       time.Time
+	After        int64
+	PageSize     int32
 }
 
 type SegmentsOfDayRow struct {
@@ -1242,8 +1241,7 @@ type SegmentsOfDayRow struct {
 func (q *Queries) SegmentsOfDay(ctx context.Context, arg SegmentsOfDayParams) ([]SegmentsOfDayRow, error) {
 	rows, err := q.db.Query(ctx, segmentsOfDay,
 		arg.Organization,
-		arg.Signal,
-		arg.SignalpgCatalogint2,
+		arg.Places,
 		arg.Day,
 		arg.DayEnd,
 		arg.After,

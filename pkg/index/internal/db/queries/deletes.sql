@@ -92,7 +92,7 @@ WHERE id = @id
 SELECT sqlc.embed(segments)
 FROM segments
 WHERE organization = @organization
-  AND signal IN (@signal::smallint, @signal::smallint + 10)
+  AND signal = ANY (@places::smallint[])
   AND window_start >= @first_window
   AND window_start < @end_window
   AND last_time >= @start_time::bigint
@@ -109,7 +109,7 @@ SELECT count(*) AS segments,
        coalesce(sum(bytes + sidecar_bytes), 0)::bigint AS bytes
 FROM segments
 WHERE organization = @organization
-  AND signal IN (@signal::smallint, @signal::smallint + 10)
+  AND signal = ANY (@places::smallint[])
   AND window_start >= @first_window
   AND window_start < @end_window
   AND last_time >= @start_time::bigint

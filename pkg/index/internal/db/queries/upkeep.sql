@@ -143,7 +143,7 @@ FROM (
     SELECT s.id, s.bucket, s.key, false AS removed, (s.missing_since IS NOT NULL)::boolean AS missing, s.lease
     FROM segments s
     WHERE s.organization = @organization
-      AND s.signal IN (@signal::smallint, @signal::smallint + 10)
+      AND s.signal = ANY (@places::smallint[])
       AND s.window_start >= @day
       AND s.window_start < @day_end
       AND s.removed_at IS NULL
@@ -152,7 +152,7 @@ FROM (
     SELECT s.id, s.bucket, s.key, true, false, s.lease
     FROM segments s
     WHERE s.organization = @organization
-      AND s.signal IN (@signal::smallint, @signal::smallint + 10)
+      AND s.signal = ANY (@places::smallint[])
       AND s.window_start >= @day
       AND s.window_start < @day_end
       AND s.removed_at IS NOT NULL
