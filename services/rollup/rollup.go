@@ -26,6 +26,9 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/objects"
 	"github.com/lakerunner/lakerunner/pkg/stage"
 	rollupv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/rollup/v1"
+	"github.com/lakerunner/lakerunner/services/rollup/internal/scanner"
+	"github.com/lakerunner/lakerunner/services/rollup/internal/server"
+	"github.com/lakerunner/lakerunner/services/rollup/internal/work"
 )
 
 // Config is what users set. The zero value is a good one.
@@ -75,6 +78,9 @@ type Service struct {
 	deps    Deps
 	options stage.Options
 	claims  stage.Claims
+	worker  *work.Worker
+	server  *server.Server
+	scanner *scanner.Scanner
 }
 
 var _ host.Service = (*Service)(nil)
@@ -90,16 +96,42 @@ func New(c Config, d Deps) (*Service, error) {
 	if d.Checkpoint == nil {
 		d.Checkpoint = func(string) {}
 	}
+	counters, err := work.NewCounters(d.Meter)
+	if err != nil {
+		return nil, fmt.Errorf("make the metrics of rollups: %w", err)
+	}
+	lag, err := newLag(d.Meter)
+	if err != nil {
+		return nil, fmt.Errorf("make the metrics of rollups: %w", err)
+	}
 	c.ScratchDir = cmp.Or(c.ScratchDir, d.Scratch)
 	if c.ScratchDir != "" {
 		if err := os.MkdirAll(c.ScratchDir, 0o700); err != nil {
 			return nil, fmt.Errorf("scratch directory: %w", err)
 		}
+		if err := work.RemoveAbandoned(c.ScratchDir); err != nil {
+			return nil, fmt.Errorf("scratch directory: %w", err)
+		}
 	}
 	c.Workers = cmp.Or(c.Workers, 2)
 	s := &Service{deps: d, claims: observed{Claims: d.Index, checkpoint: d.Checkpoint}}
+	s.worker = work.New(c.work(), work.Deps{
+		Index: d.Index, Objects: d.Objects, Config: d.Config, Counters: counters, Checkpoint: d.Checkpoint,
+	})
 	s.options = stage.Options{Batch: c.batch(), Workers: c.Workers, Drain: c.Drain, Log: d.Log, Meter: d.Meter}
+	s.server = server.New(server.Deps{
+		Index: d.Index, Config: d.Config, Worker: s.worker, Claims: s.claims, Batch: s.options.Batch, Log: d.Log, Meter: d.Meter,
+	})
+	s.scanner = &scanner.Scanner{Index: d.Index, Config: d.Config, Log: d.Log, Lag: lag.record, Every: cmp.Or(c.ScanInterval, time.Minute)}
 	return s, nil
+}
+
+func (c Config) work() work.Config {
+	workers := int64(c.Workers)
+	return work.Config{
+		Memory: cmp.Or(c.MemoryBytes, 1<<30) / workers, Scratch: c.ScratchDir, ScratchBytes: cmp.Or(c.ScratchBytes, 8<<30) / workers, Fetch: c.FetchObjects,
+		Target: c.TargetBytes, Settle: c.Settle, MaxInputs: c.MaxInputs,
+	}
 }
 
 // batch is one task: one rollup of one window.
@@ -139,7 +171,7 @@ func (s *Service) Name() string { return "rollup" }
 
 // RegisterGRPC registers RollupService.
 func (s *Service) RegisterGRPC(r grpc.ServiceRegistrar) {
-	rollupv1.RegisterRollupServiceServer(r, rollupv1.UnimplementedRollupServiceServer{})
+	rollupv1.RegisterRollupServiceServer(r, s.server)
 }
 
 // RegisterREST registers its REST form.
@@ -161,9 +193,10 @@ func (s *Service) Scope(method string) config.Scope {
 // Run makes rollups until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	var scanning sync.WaitGroup
-	defer scanning.Wait()
-	<-ctx.Done()
-	return nil
+	scanning.Go(func() { s.scanner.Run(ctx) })
+	err := stage.Run(ctx, s.claims, s.options, s.worker.Work)
+	scanning.Wait()
+	return err
 }
 
 // Ready reports whether the index answers.

@@ -200,4 +200,3 @@ func after(shard lake.Shard) []uint32 {
 	}
 	return out
 }
-

@@ -23,7 +23,6 @@ const level = 1
 type output struct {
 	shard              lake.Shard
 	bucket             string
-	sources            []lake.ReceiptID
 	inputs             []string
 	parquet, sidecar   *spilled
 	parquetTo, indexTo *bufio.Writer
@@ -46,14 +45,13 @@ func (r *run) create(shard lake.Shard, from []*local) (*output, error) {
 	}
 	for _, l := range from {
 		for _, s := range l.from() {
-			o.sources, o.inputs = append(o.sources, s.Sources...), append(o.inputs, s.Key)
+			o.inputs = append(o.inputs, s.Key)
 		}
 	}
-	slices.Sort(o.sources)
 	slices.Sort(o.inputs)
-	o.sources, o.inputs = slices.Compact(o.sources), slices.Compact(o.inputs)
+	o.inputs = slices.Compact(o.inputs)
 	o.writer, err = metricfile.NewWriter(o.parquetTo, o.indexTo, metricfile.Meta{
-		Organization: r.lease.Organization, Signal: r.task.Signal, Window: r.task.Window, Level: level, Lease: r.lease.ID, Sources: o.sources, Inputs: o.inputs,
+		Organization: r.lease.Organization, Signal: r.task.Signal, Window: r.task.Window, Level: level, Lease: r.lease.ID, Inputs: o.inputs,
 		AppliedDelete: r.state.Latest, Resolution: resolutionOf(r.task), Shard: shard,
 	})
 	return o, err
@@ -93,7 +91,7 @@ func (r *run) finish(ctx context.Context, o *output) error {
 		Organization: r.lease.Organization, Signal: r.task.Signal, Window: r.task.Window, Level: level, Resolution: resolutionOf(r.task), Shard: o.shard,
 		Bucket: o.bucket, Key: lake.SegmentKey(r.lease.Organization, r.task.Signal, r.task.Window, r.lease.ID, r.files),
 		Bytes: written.Bytes, SidecarBytes: written.SidecarBytes, Rows: written.Rows, FirstTime: written.First, LastTime: written.Last,
-		FormatVersion: written.FormatVersion, RowHash: written.RowHash, Sources: o.sources, AppliedDelete: r.state.Latest,
+		FormatVersion: written.FormatVersion, RowHash: written.RowHash, AppliedDelete: r.state.Latest,
 	}
 	// The last bucket may end where the window does, which is no longer in it.
 	if last := r.task.Window.End().Add(-time.Nanosecond); s.LastTime.After(last) {

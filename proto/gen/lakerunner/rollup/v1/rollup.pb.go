@@ -41,7 +41,7 @@ const (
 	RollupAction_ROLLUP_ACTION_SKIP RollupAction = 3
 	// Nothing yet: the window is not over for long enough, or has just changed.
 	RollupAction_ROLLUP_ACTION_WAIT RollupAction = 4
-	// It cannot be made any more, since the rows are beyond their retention. Those that deletes of data chose are taken out of the one there is.
+	// It cannot be made any more: rows of the window are beyond their retention, and no finer rollup has them all.
 	RollupAction_ROLLUP_ACTION_REFUSE RollupAction = 5
 )
 
@@ -742,7 +742,7 @@ func (x *GetRollupStatusRequest) GetOrganization() string {
 // GetRollupStatusResponse answers.
 type GetRollupStatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One entry an organization, signal and resolution that is configured, or of which there are rollups.
+	// One entry an organization that has rows or is configured, signal and resolution that it has rollups of.
 	Statuses      []*RollupStatus `protobuf:"bytes,1,rep,name=statuses,proto3" json:"statuses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -794,28 +794,16 @@ type RollupStatus struct {
 	Signal v1.Signal `protobuf:"varint,2,opt,name=signal,proto3,enum=lakerunner.lake.v1.Signal" json:"signal,omitempty"`
 	// Resolution in seconds.
 	ResolutionSeconds int64 `protobuf:"varint,3,opt,name=resolution_seconds,json=resolutionSeconds,proto3" json:"resolution_seconds,omitempty"`
-	// The organization's policy has it. Not: it is not made any more, but still answered from.
-	Configured bool `protobuf:"varint,4,opt,name=configured,proto3" json:"configured,omitempty"`
-	// Windows whose rollup is current, those included of which there is none because the rows are no finer.
-	Windows int64 `protobuf:"varint,5,opt,name=windows,proto3" json:"windows,omitempty"`
-	// Live segments.
-	Segments int64 `protobuf:"varint,6,opt,name=segments,proto3" json:"segments,omitempty"`
-	// Their bytes, sidecars included.
-	Bytes int64 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	// Their buckets.
-	Buckets int64 `protobuf:"varint,8,opt,name=buckets,proto3" json:"buckets,omitempty"`
-	// Windows that are due and whose rollup is not current.
-	DebtWindows int64 `protobuf:"varint,9,opt,name=debt_windows,json=debtWindows,proto3" json:"debt_windows,omitempty"`
+	// Windows that are due and whose rollup is not current. Those whose rows went by retention before are not counted.
+	DebtWindows int64 `protobuf:"varint,4,opt,name=debt_windows,json=debtWindows,proto3" json:"debt_windows,omitempty"`
 	// Start of the oldest of them. Unset: there is none.
-	OldestDebt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=oldest_debt,json=oldestDebt,proto3" json:"oldest_debt,omitempty"`
+	OldestDebt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest_debt,json=oldestDebt,proto3" json:"oldest_debt,omitempty"`
 	// Seconds since the oldest of them became due.
-	LagSeconds int64 `protobuf:"varint,11,opt,name=lag_seconds,json=lagSeconds,proto3" json:"lag_seconds,omitempty"`
-	// End of the newest window whose rollup is current. Unset: there is none.
-	RolledUntil *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=rolled_until,json=rolledUntil,proto3" json:"rolled_until,omitempty"`
-	// Tasks waiting or being worked on.
-	Tasks int64 `protobuf:"varint,13,opt,name=tasks,proto3" json:"tasks,omitempty"`
-	// Tasks buried.
-	Buried        int64 `protobuf:"varint,14,opt,name=buried,proto3" json:"buried,omitempty"`
+	LagSeconds int64 `protobuf:"varint,6,opt,name=lag_seconds,json=lagSeconds,proto3" json:"lag_seconds,omitempty"`
+	// Tasks of the signal waiting or being worked on, of all resolutions.
+	Tasks int64 `protobuf:"varint,7,opt,name=tasks,proto3" json:"tasks,omitempty"`
+	// Tasks of the signal buried, of all resolutions.
+	Buried        int64 `protobuf:"varint,8,opt,name=buried,proto3" json:"buried,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -871,41 +859,6 @@ func (x *RollupStatus) GetResolutionSeconds() int64 {
 	return 0
 }
 
-func (x *RollupStatus) GetConfigured() bool {
-	if x != nil {
-		return x.Configured
-	}
-	return false
-}
-
-func (x *RollupStatus) GetWindows() int64 {
-	if x != nil {
-		return x.Windows
-	}
-	return 0
-}
-
-func (x *RollupStatus) GetSegments() int64 {
-	if x != nil {
-		return x.Segments
-	}
-	return 0
-}
-
-func (x *RollupStatus) GetBytes() int64 {
-	if x != nil {
-		return x.Bytes
-	}
-	return 0
-}
-
-func (x *RollupStatus) GetBuckets() int64 {
-	if x != nil {
-		return x.Buckets
-	}
-	return 0
-}
-
 func (x *RollupStatus) GetDebtWindows() int64 {
 	if x != nil {
 		return x.DebtWindows
@@ -925,13 +878,6 @@ func (x *RollupStatus) GetLagSeconds() int64 {
 		return x.LagSeconds
 	}
 	return 0
-}
-
-func (x *RollupStatus) GetRolledUntil() *timestamppb.Timestamp {
-	if x != nil {
-		return x.RolledUntil
-	}
-	return nil
 }
 
 func (x *RollupStatus) GetTasks() int64 {
@@ -1003,27 +949,18 @@ const file_lakerunner_rollup_v1_rollup_proto_rawDesc = "" +
 	"\x16GetRollupStatusRequest\x12\"\n" +
 	"\forganization\x18\x01 \x01(\tR\forganization\"Y\n" +
 	"\x17GetRollupStatusResponse\x12>\n" +
-	"\bstatuses\x18\x01 \x03(\v2\".lakerunner.rollup.v1.RollupStatusR\bstatuses\"\x89\x04\n" +
+	"\bstatuses\x18\x01 \x03(\v2\".lakerunner.rollup.v1.RollupStatusR\bstatuses\"\xc4\x02\n" +
 	"\fRollupStatus\x12\"\n" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x122\n" +
 	"\x06signal\x18\x02 \x01(\x0e2\x1a.lakerunner.lake.v1.SignalR\x06signal\x12-\n" +
-	"\x12resolution_seconds\x18\x03 \x01(\x03R\x11resolutionSeconds\x12\x1e\n" +
-	"\n" +
-	"configured\x18\x04 \x01(\bR\n" +
-	"configured\x12\x18\n" +
-	"\awindows\x18\x05 \x01(\x03R\awindows\x12\x1a\n" +
-	"\bsegments\x18\x06 \x01(\x03R\bsegments\x12\x14\n" +
-	"\x05bytes\x18\a \x01(\x03R\x05bytes\x12\x18\n" +
-	"\abuckets\x18\b \x01(\x03R\abuckets\x12!\n" +
-	"\fdebt_windows\x18\t \x01(\x03R\vdebtWindows\x12;\n" +
-	"\voldest_debt\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"\x12resolution_seconds\x18\x03 \x01(\x03R\x11resolutionSeconds\x12!\n" +
+	"\fdebt_windows\x18\x04 \x01(\x03R\vdebtWindows\x12;\n" +
+	"\voldest_debt\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"oldestDebt\x12\x1f\n" +
-	"\vlag_seconds\x18\v \x01(\x03R\n" +
-	"lagSeconds\x12=\n" +
-	"\frolled_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\vrolledUntil\x12\x14\n" +
-	"\x05tasks\x18\r \x01(\x03R\x05tasks\x12\x16\n" +
-	"\x06buried\x18\x0e \x01(\x03R\x06buried*\xa7\x01\n" +
+	"\vlag_seconds\x18\x06 \x01(\x03R\n" +
+	"lagSeconds\x12\x14\n" +
+	"\x05tasks\x18\a \x01(\x03R\x05tasks\x12\x16\n" +
+	"\x06buried\x18\b \x01(\x03R\x06buried*\xa7\x01\n" +
 	"\fRollupAction\x12\x1d\n" +
 	"\x19ROLLUP_ACTION_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ROLLUP_ACTION_NONE\x10\x01\x12\x16\n" +
@@ -1083,18 +1020,17 @@ var file_lakerunner_rollup_v1_rollup_proto_depIdxs = []int32{
 	10, // 13: lakerunner.rollup.v1.GetRollupStatusResponse.statuses:type_name -> lakerunner.rollup.v1.RollupStatus
 	11, // 14: lakerunner.rollup.v1.RollupStatus.signal:type_name -> lakerunner.lake.v1.Signal
 	12, // 15: lakerunner.rollup.v1.RollupStatus.oldest_debt:type_name -> google.protobuf.Timestamp
-	12, // 16: lakerunner.rollup.v1.RollupStatus.rolled_until:type_name -> google.protobuf.Timestamp
-	1,  // 17: lakerunner.rollup.v1.RollupService.PlanRollup:input_type -> lakerunner.rollup.v1.PlanRollupRequest
-	5,  // 18: lakerunner.rollup.v1.RollupService.RollupWindow:input_type -> lakerunner.rollup.v1.RollupWindowRequest
-	8,  // 19: lakerunner.rollup.v1.RollupService.GetRollupStatus:input_type -> lakerunner.rollup.v1.GetRollupStatusRequest
-	2,  // 20: lakerunner.rollup.v1.RollupService.PlanRollup:output_type -> lakerunner.rollup.v1.PlanRollupResponse
-	6,  // 21: lakerunner.rollup.v1.RollupService.RollupWindow:output_type -> lakerunner.rollup.v1.RollupWindowResponse
-	9,  // 22: lakerunner.rollup.v1.RollupService.GetRollupStatus:output_type -> lakerunner.rollup.v1.GetRollupStatusResponse
-	20, // [20:23] is the sub-list for method output_type
-	17, // [17:20] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	1,  // 16: lakerunner.rollup.v1.RollupService.PlanRollup:input_type -> lakerunner.rollup.v1.PlanRollupRequest
+	5,  // 17: lakerunner.rollup.v1.RollupService.RollupWindow:input_type -> lakerunner.rollup.v1.RollupWindowRequest
+	8,  // 18: lakerunner.rollup.v1.RollupService.GetRollupStatus:input_type -> lakerunner.rollup.v1.GetRollupStatusRequest
+	2,  // 19: lakerunner.rollup.v1.RollupService.PlanRollup:output_type -> lakerunner.rollup.v1.PlanRollupResponse
+	6,  // 20: lakerunner.rollup.v1.RollupService.RollupWindow:output_type -> lakerunner.rollup.v1.RollupWindowResponse
+	9,  // 21: lakerunner.rollup.v1.RollupService.GetRollupStatus:output_type -> lakerunner.rollup.v1.GetRollupStatusResponse
+	19, // [19:22] is the sub-list for method output_type
+	16, // [16:19] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_lakerunner_rollup_v1_rollup_proto_init() }
