@@ -16,7 +16,6 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
-	"github.com/lakerunner/lakerunner/pkg/segfile"
 	"github.com/lakerunner/lakerunner/services/compactor/internal/work"
 )
 
@@ -153,15 +152,19 @@ func (s *Scanner) enqueue(ctx context.Context, now time.Time, windows []index.Wi
 
 // stale asks for windows whose segments lack a rule that is due, or have an older format.
 func (s *Scanner) stale(ctx context.Context, now time.Time) error {
-	for _, organization := range s.Config.Current().Organizations() {
-		query := index.StaleQuery{Organization: organization.ID, Signal: lake.SignalLogs, Before: now, FormatBelow: segfile.FormatVersion, Limit: s.page()}
-		if err := s.staleBy(ctx, now, query); err != nil {
-			return err
-		}
-		for _, rule := range work.RulesOf(s.Config.Current(), organization.ID, lake.SignalLogs) {
-			query.Before, query.MissingRule, query.FormatBelow = now.Add(-rule.After), rule.Name, 0
+	snapshot := s.Config.Current()
+	for _, organization := range snapshot.Organizations() {
+		for _, signal := range work.Signals() {
+			policy := work.PolicyOf(snapshot, organization.ID, signal)
+			query := index.StaleQuery{Organization: organization.ID, Signal: signal, Before: now, FormatBelow: policy.Format, Limit: s.page()}
 			if err := s.staleBy(ctx, now, query); err != nil {
 				return err
+			}
+			for _, rule := range policy.Rules {
+				query.Before, query.MissingRule, query.FormatBelow = now.Add(-rule.After), rule.Name, 0
+				if err := s.staleBy(ctx, now, query); err != nil {
+					return err
+				}
 			}
 		}
 	}

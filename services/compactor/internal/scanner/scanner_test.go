@@ -109,7 +109,12 @@ func TestStaleSegmentsAreLookedForNowAndThen(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(d.stale) != 2 || d.stale[0].FormatBelow != 2 || d.stale[1].MissingRule != "drop:user" || !d.stale[1].Before.Equal(d.now.Add(-30*24*time.Hour)) {
-		t.Errorf("%+v", d.stale)
+	want := []index.StaleQuery{
+		{Organization: "acme", Signal: lake.SignalLogs, Before: d.now, FormatBelow: 2, Limit: 2},
+		{Organization: "acme", Signal: lake.SignalLogs, Before: d.now.Add(-30 * 24 * time.Hour), MissingRule: "drop:user", Limit: 2},
+		{Organization: "acme", Signal: lake.SignalMetrics, Before: d.now, FormatBelow: 1, Limit: 2},
+	}
+	if diff := cmp.Diff(want, d.stale); diff != "" {
+		t.Error(diff)
 	}
 }

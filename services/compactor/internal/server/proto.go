@@ -22,8 +22,8 @@ func signalOf(s lakev1.Signal) (lake.Signal, error) {
 		return lake.SignalLogs, nil
 	}
 	signal, err := lakeproto.Signal(s)
-	if err == nil && signal != lake.SignalLogs {
-		return signal, fault.New(fault.Unsupported, "compaction of %s: this release compacts logs", signal)
+	if err == nil && !slices.Contains(work.Signals(), signal) {
+		return signal, fault.New(fault.Unsupported, "compaction of %s: this release compacts logs and metrics", signal)
 	}
 	return signal, err
 }

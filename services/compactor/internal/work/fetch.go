@@ -3,7 +3,6 @@
 package work
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,13 +14,13 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/objects"
-	"github.com/lakerunner/lakerunner/pkg/segfile"
 )
 
 // input is a segment on disk.
 type input struct {
 	segment lake.Segment
 	file    *spilled
+	sidecar []byte // where the signal's merges read it; nil: it is missing
 }
 
 // fetch brings segments to disk. Those whose files are missing are reported, and not among the inputs.
@@ -33,14 +32,14 @@ func (r *run) fetch(ctx context.Context, segments []lake.Segment) ([]input, erro
 	group.SetLimit(r.config.Fetch)
 	for i := range segments {
 		group.Go(func() error {
-			file, err := r.fetchOne(fetching, &segments[i])
+			in, err := r.fetchOne(fetching, &segments[i])
 			if fault.KindOf(err) == fault.NotFound {
 				mu.Lock()
 				defer mu.Unlock()
 				missing = append(missing, segments[i].ID)
 				return nil
 			}
-			all[i] = input{segments[i], file}
+			all[i] = in
 			return err
 		})
 	}
@@ -55,7 +54,7 @@ func (r *run) fetch(ctx context.Context, segments []lake.Segment) ([]input, erro
 	for _, in := range all {
 		if in.file != nil {
 			there = append(there, in)
-			r.edit.Cost.BytesRead += in.file.size
+			r.edit.Cost.BytesRead += in.file.size + int64(len(in.sidecar))
 		}
 	}
 	return there, nil
@@ -69,7 +68,20 @@ func (r *run) reportMissing(ctx context.Context, missing []lake.SegmentID) error
 	return r.deps.Index.MarkMissing(ctx, missing, true)
 }
 
-func (r *run) fetchOne(ctx context.Context, s *lake.Segment) (*spilled, error) {
+// fetchOne brings a segment to disk, and its sidecar into memory where that is read; one that is missing can be made anew.
+func (r *run) fetchOne(ctx context.Context, s *lake.Segment) (in input, err error) {
+	if r.merger.readsSidecars() {
+		in.sidecar, err = r.sidecar(ctx, s)
+		if err != nil && fault.KindOf(err) != fault.NotFound {
+			return input{}, err
+		}
+	}
+	in.segment = *s
+	in.file, err = r.fetchFile(ctx, s)
+	return in, err
+}
+
+func (r *run) fetchFile(ctx context.Context, s *lake.Segment) (*spilled, error) {
 	bucket, err := r.bucket(ctx, s.Bucket)
 	if err != nil {
 		return nil, err
@@ -106,8 +118,8 @@ func (r *run) bucket(ctx context.Context, name string) (objects.Bucket, error) {
 	return bucket, err
 }
 
-// catalogue reads what a segment holds without reading its rows. It reads the sidecar, which is small and has it first.
-func (r *run) catalogue(ctx context.Context, s *lake.Segment) (*segfile.Catalogue, error) {
+// sidecar reads a segment's sidecar, which is small and says what it holds.
+func (r *run) sidecar(ctx context.Context, s *lake.Segment) ([]byte, error) {
 	bucket, err := r.bucket(ctx, s.Bucket)
 	if err != nil {
 		return nil, err
@@ -121,10 +133,5 @@ func (r *run) catalogue(ctx context.Context, s *lake.Segment) (*segfile.Catalogu
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, fmt.Errorf("read the sidecar of %s: %w", s.Key, err))
 	}
-	r.edit.Cost.BytesRead += int64(len(content))
-	sidecar, err := segfile.OpenSidecar(bytes.Clone(content))
-	if err != nil {
-		return nil, fault.Wrap(fault.Internal, fmt.Errorf("sidecar of %s: %w", s.Key, err))
-	}
-	return sidecar.Catalogue(), nil
+	return content, nil
 }

@@ -36,6 +36,7 @@ const org = lake.Organization("acme")
 // fixture is a lake of one organization with a worker on it.
 type fixture struct {
 	t       *testing.T
+	signal  lake.Signal
 	index   *index.Index
 	bucket  objects.Bucket
 	worker  *work.Worker
@@ -55,7 +56,7 @@ func newFixture(t *testing.T, settings string, change ...func(*work.Config)) *fi
 
 func newFixtureOn(t *testing.T, bucket objects.Bucket, settings string, change ...func(*work.Config)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, index: indextest.New(t), bucket: bucket, scratch: t.TempDir(), metrics: metric.NewManualReader(), at: func(string) {}}
+	f := &fixture{t: t, signal: lake.SignalLogs, index: indextest.New(t), bucket: bucket, scratch: t.TempDir(), metrics: metric.NewManualReader(), at: func(string) {}}
 	f.start = lake.WindowOf(time.Now().Add(-100*24*time.Hour), 24*time.Hour).Start.Add(10 * time.Hour)
 	source := f.source(settings)
 	counters, err := work.NewCounters(metric.NewMeterProvider(metric.WithReader(f.metrics)).Meter("test"))
@@ -125,11 +126,24 @@ func (f *fixture) ingest(rows []row) lake.ReceiptID { return f.put(object{rows: 
 
 func (f *fixture) put(o object) lake.ReceiptID {
 	f.t.Helper()
+	return f.commit(o.key, o.replace, func(ctx context.Context, lease *lake.Lease, receipt lake.ReceiptID, latest lake.DeleteID) (added []lake.Segment) {
+		for n, hour := range byHour(o.rows) {
+			added = append(added, f.segment(ctx, lease, n, receipt, hour, latest))
+		}
+		return added
+	})
+}
+
+// commit receives an object, empty key: a new one, and commits the segments that are made of it.
+func (f *fixture) commit(
+	key string, replace bool, segments func(ctx context.Context, lease *lake.Lease, receipt lake.ReceiptID, latest lake.DeleteID) []lake.Segment,
+) lake.ReceiptID {
+	f.t.Helper()
 	ctx := f.t.Context()
 	f.objects++
-	o.key = cmp.Or(o.key, fmt.Sprint("logs-raw/acme/c/", f.objects))
+	key = cmp.Or(key, fmt.Sprint("raw/acme/c/", f.objects))
 	noticed, err := f.index.Receive(ctx, []index.Notice{{
-		Object: lake.Object{Bucket: f.bucket.Name(), Key: o.key, Tag: fmt.Sprint(f.objects), Size: 1}, Organization: org, Signal: lake.SignalLogs, Replace: o.replace,
+		Object: lake.Object{Bucket: f.bucket.Name(), Key: key, Tag: fmt.Sprint(f.objects), Size: 1}, Organization: org, Signal: f.signal, Replace: replace,
 	}})
 	if err != nil {
 		f.t.Fatal(err)
@@ -141,10 +155,12 @@ func (f *fixture) put(o object) lake.ReceiptID {
 		if err != nil {
 			return lake.Edit{}, err
 		}
-		edit := lake.Edit{Outcomes: []lake.Outcome{{Receipt: receipt, State: lake.ReceiptDone, Signal: lake.SignalLogs, RowsIn: int64(len(o.rows)), RowsOut: int64(len(o.rows))}}}
-		for n, hour := range byHour(o.rows) {
-			edit.Add = append(edit.Add, f.segment(ctx, lease, n, receipt, hour, latest))
+		edit := lake.Edit{Add: segments(ctx, lease, receipt, latest)}
+		rows := int64(0)
+		for _, s := range edit.Add {
+			rows += s.Rows
 		}
+		edit.Outcomes = []lake.Outcome{{Receipt: receipt, State: lake.ReceiptDone, Signal: f.signal, RowsIn: rows, RowsOut: rows}}
 		return edit, nil
 	})
 	if err != nil || !did {
@@ -243,7 +259,7 @@ func (f *fixture) segments() []lake.Segment {
 func (f *fixture) answer() index.Answer {
 	f.t.Helper()
 	answer, err := f.index.Lookup(f.t.Context(), index.Query{
-		Organization: org, Signal: lake.SignalLogs, Start: f.start.Add(-48 * time.Hour), End: time.Now().Add(48 * time.Hour),
+		Organization: org, Signal: f.signal, Start: f.start.Add(-48 * time.Hour), End: time.Now().Add(48 * time.Hour),
 	})
 	if err != nil {
 		f.t.Fatal(err)
@@ -349,7 +365,7 @@ func (f *fixture) try(claims stage.Claims, w lake.Window, do stage.Work) error {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
 	defer cancel()
-	task := work.TaskOf(org, lake.SignalLogs, w)
+	task := work.TaskOf(org, f.signal, w)
 	for {
 		if err := f.index.Enqueue(ctx, []lake.Task{task}); err != nil {
 			return err

@@ -12,7 +12,6 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/objects"
-	"github.com/lakerunner/lakerunner/pkg/segfile"
 	"github.com/lakerunner/lakerunner/services/compactor/internal/plan"
 )
 
@@ -26,25 +25,24 @@ func (o *output) flush() error { return errors.Join(o.parquetTo.Flush(), o.index
 
 // rewrite merges inputs, checks that all rows are accounted for, uploads, and notes the change.
 func (r *run) rewrite(ctx context.Context, m plan.Merge, inputs []input) error {
-	var outputs []*output
+	outputs := map[int]*output{}
 	defer func() {
 		for _, o := range outputs {
 			r.scratch.discard(o.parquet)
 			r.scratch.discard(o.sidecar)
 		}
 	}()
-	options := segfile.MergeOptions{
-		Meta: r.meta(m, inputs), TargetBytes: m.Target, Memory: r.config.Memory,
-		Create: func(int) (io.Writer, io.Writer, func() error, error) {
+	result, err := r.merger.merge(ctx, inputs, mergeOptions{
+		organization: r.lease.Organization, lease: r.lease.ID, merge: &m, state: r.state, memory: r.config.Memory,
+		create: func(number int) (io.Writer, io.Writer, func() error, error) {
 			made, err := r.output()
 			if err != nil {
 				return nil, nil, nil, err
 			}
-			outputs = append(outputs, made)
+			outputs[number] = made
 			return made.parquetTo, made.indexTo, made.flush, nil
 		},
-	}
-	result, err := segfile.Merge(ctx, r.inputs(inputs), options)
+	})
 	if err != nil {
 		return r.mergeError(ctx, inputs, err)
 	}
@@ -53,7 +51,7 @@ func (r *run) rewrite(ctx context.Context, m plan.Merge, inputs []input) error {
 		return r.damaged(&inputs[0].segment, err)
 	}
 	added := r.segments(m, inputs[0].segment.Bucket, &result)
-	if err := r.upload(ctx, added, outputs); err != nil {
+	if err := r.upload(ctx, added, result.outputs, outputs); err != nil {
 		return err
 	}
 	r.note(m, inputs, added, &result)
@@ -70,30 +68,6 @@ func (r *run) output() (*output, error) {
 		return nil, err
 	}
 	return &output{parquet, sidecar, bufio.NewWriterSize(parquet, 256<<10), bufio.NewWriterSize(sidecar, 64<<10)}, nil
-}
-
-func (r *run) meta(m plan.Merge, inputs []input) segfile.Meta {
-	meta := segfile.Meta{
-		Organization: r.lease.Organization, Signal: r.task.Signal, Window: m.Window, Level: m.Level, Lease: r.lease.ID,
-		AppliedDelete: r.state.Latest, Rules: m.Rules,
-	}
-	for _, in := range inputs {
-		meta.Inputs = append(meta.Inputs, in.segment.Key)
-	}
-	return meta
-}
-
-// inputs says of each segment which of its rows leave, and what becomes of their fields.
-func (r *run) inputs(inputs []input) []segfile.MergeInput {
-	all := make([]segfile.MergeInput, len(inputs))
-	for i, in := range inputs {
-		s := in.segment
-		all[i] = segfile.MergeInput{
-			Name: s.Key, Parquet: in.file, Size: in.file.size, MaskedSources: s.MaskedSources,
-			Drop: r.rules.drop(&s, r.state), Fields: r.rules.fieldsOf(&s, r.state),
-		}
-	}
-	return all
 }
 
 // mergeError tells an error of the segments from one of the surroundings.
@@ -115,38 +89,38 @@ func (r *run) damaged(s *lake.Segment, err error) error {
 }
 
 // conserved checks a merge against what the index says of its inputs, and against itself.
-func conserved(inputs []input, result *segfile.MergeResult) error {
+func conserved(inputs []input, result *merged) error {
 	var rows int64
 	var hash uint64
 	for _, in := range inputs {
 		rows += in.segment.Rows
 		hash += in.segment.RowHash
 	}
-	if rows != result.RowsIn || hash != result.HashIn {
-		return fmt.Errorf("%d rows of hash %x were read, the index says %d of %x", result.RowsIn, result.HashIn, rows, hash)
+	a := &result.account
+	if rows != a.In || hash != result.hashIn {
+		return fmt.Errorf("%d rows of hash %x were read, the index says %d of %x", a.In, result.hashIn, rows, hash)
 	}
 	written := int64(0)
-	for i := range result.Outputs {
-		written += result.Outputs[i].Rows
+	for i := range result.outputs {
+		written += result.outputs[i].rows
 	}
-	left := result.Deduplicated + result.Masked + result.Deleted + result.Expired
-	if rows != written+left {
+	if left := a.Deduplicated + a.Masked + a.Deleted + a.Expired; written != a.Out || rows != written+left {
 		return fmt.Errorf("of %d rows %d were written, and %d left", rows, written, left)
 	}
-	return result.Check()
+	return nil
 }
 
 // segments are the outputs as the index will know them.
-func (r *run) segments(m plan.Merge, bucket string, result *segfile.MergeResult) []lake.Segment {
-	added := make([]lake.Segment, len(result.Outputs))
-	for i := range result.Outputs {
-		o := &result.Outputs[i]
+func (r *run) segments(m plan.Merge, bucket string, result *merged) []lake.Segment {
+	added := make([]lake.Segment, len(result.outputs))
+	for i := range result.outputs {
+		o := &result.outputs[i]
 		added[i] = lake.Segment{
-			Organization: r.lease.Organization, Signal: r.task.Signal, Window: m.Window, Level: m.Level, Bucket: bucket,
+			Organization: r.lease.Organization, Signal: r.task.Signal, Window: m.Window, Level: m.Level, Shard: o.shard, Bucket: bucket,
 			Key:   lake.SegmentKey(r.lease.Organization, r.task.Signal, m.Window, r.lease.ID, r.files+i),
-			Bytes: o.Bytes, SidecarBytes: o.SidecarBytes, Rows: o.Rows, FirstTime: o.First, LastTime: o.Last,
-			FormatVersion: o.FormatVersion, RowHash: o.RowHash, Sources: o.Sources,
-			AppliedDelete: r.state.Latest, Rules: m.Rules, Identified: o.Identified,
+			Bytes: o.bytes, SidecarBytes: o.sidecarBytes, Rows: o.rows, FirstTime: o.first, LastTime: o.last,
+			FormatVersion: o.formatVersion, RowHash: o.rowHash, Sources: o.sources,
+			AppliedDelete: r.state.Latest, Rules: m.Rules, Identified: o.identified,
 		}
 	}
 	r.files += len(added)
@@ -154,9 +128,9 @@ func (r *run) segments(m plan.Merge, bucket string, result *segfile.MergeResult)
 }
 
 // upload puts the outputs where the index will say they are, sidecars first: whoever finds a segment finds both.
-func (r *run) upload(ctx context.Context, added []lake.Segment, outputs []*output) error {
+func (r *run) upload(ctx context.Context, added []lake.Segment, from []made, outputs map[int]*output) error {
 	for i := range added {
-		s := &added[i]
+		s, o := &added[i], outputs[from[i].number]
 		if err := r.declare(ctx, folderOf(s, s.Key)); err != nil {
 			return err
 		}
@@ -164,11 +138,11 @@ func (r *run) upload(ctx context.Context, added []lake.Segment, outputs []*outpu
 		if err != nil {
 			return err
 		}
-		if err := r.put(ctx, bucket, lake.SidecarKey(s.Key), outputs[i].sidecar); err != nil {
+		if err := r.put(ctx, bucket, lake.SidecarKey(s.Key), o.sidecar); err != nil {
 			return err
 		}
 		r.deps.Checkpoint("sidecar-uploaded")
-		if err := r.put(ctx, bucket, s.Key, outputs[i].parquet); err != nil {
+		if err := r.put(ctx, bucket, s.Key, o.parquet); err != nil {
 			return err
 		}
 		r.deps.Checkpoint("segment-uploaded")
@@ -200,24 +174,17 @@ func (r *run) put(ctx context.Context, bucket objects.Bucket, key string, file *
 }
 
 // note makes a merge part of the edit.
-func (r *run) note(m plan.Merge, inputs []input, added []lake.Segment, result *segfile.MergeResult) {
+func (r *run) note(m plan.Merge, inputs []input, added []lake.Segment, result *merged) {
 	for _, in := range inputs {
 		r.edit.Remove = append(r.edit.Remove, in.segment.ID)
 	}
 	r.edit.Add = append(r.edit.Add, added...)
-	for _, d := range result.DeletedBy {
-		r.edit.Deleted = append(r.edit.Deleted, lake.DeletedRows{
-			Delete: d.Delete, Source: d.Source, Segment: inputs[d.Input].segment.ID, Rows: d.Rows,
-		})
-	}
-	if result.Expired > 0 || result.Changed > 0 {
+	r.edit.Deleted = append(r.edit.Deleted, result.deleted...)
+	if result.changed {
 		r.edit.Rewrite = false
 	}
-	a := Account{
-		In: result.RowsIn, Out: result.RowsOut, Deduplicated: result.Deduplicated, Masked: result.Masked, Deleted: result.Deleted, Expired: result.Expired,
-	}
-	r.account.add(a)
-	r.deps.Counters.merged(m.Reason, inputs, added, a)
+	r.account.add(result.account)
+	r.deps.Counters.merged(m.Reason, inputs, added, result.account)
 }
 
 func (a *Account) add(other Account) {

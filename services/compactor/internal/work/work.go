@@ -110,7 +110,7 @@ func (w *Worker) Plan(ctx context.Context, org lake.Organization, signal lake.Si
 		return plan.Plan{}, state, err
 	}
 	state.Asked = asked
-	return plan.Make(state, w.rules(org, signal).policy), state, nil
+	return plan.Make(state, w.merger(org, signal).policy()), state, nil
 }
 
 func (w *Worker) state(ctx context.Context, org lake.Organization, signal lake.Signal, window lake.Window) (plan.State, error) {
@@ -149,7 +149,7 @@ type run struct {
 	lease   *lake.Lease
 	task    lake.Task
 	scratch *scratch
-	rules   *rules
+	merger  merger
 	state   plan.State
 	made    plan.Plan
 	// declared are the folders that the index knows of.
@@ -165,10 +165,10 @@ func (r *run) work(ctx context.Context, asked bool) error {
 	if err != nil {
 		return err
 	}
-	r.state, r.rules = state, r.Worker.rules(r.lease.Organization, r.task.Signal)
+	r.state, r.merger = state, r.Worker.merger(r.lease.Organization, r.task.Signal)
 	r.state.Asked = asked
 	r.deps.Checkpoint("window-read")
-	r.made = plan.Make(r.state, r.rules.policy)
+	r.made = plan.Make(r.state, r.merger.policy())
 	for i := range r.made.Merges {
 		if err := r.merge(ctx, r.made.Merges[i]); err != nil {
 			return err
