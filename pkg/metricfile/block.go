@@ -9,7 +9,7 @@ import (
 )
 
 // maxBlockRows bounds the rows of one metric name whose catalogue entries are encoded together.
-const maxBlockRows = 1024
+const maxBlockRows = 256
 
 // block is what the catalogue has of neighbouring rows of one metric name, by column. An element is a row's.
 type block struct {
@@ -21,7 +21,9 @@ type block struct {
 	shapes                      []int64            // which label names
 	values                      []int64            // of labels, those of one row together
 	valuesAt                    []uint32           // where a row's begin
-	offsets                     [maxOwn][]int64    // of own columns, from the block's first; only where it was read
+	// offsets are where a row's value of an own column begins, from the block's first. Only blocks that were read have them.
+	offsets [maxOwn][]int64
+	memory  []int64
 }
 
 const (
@@ -69,75 +71,85 @@ func (b *block) append(dst []byte, e *chunk.Encoder, l *layout, shapes [][]uint3
 		dst = e.Ints(dst, *c)
 	}
 	var vector []int64
-	b.eachShape(func(shape int64, rows []int) {
-		for k := range shapes[shape] {
+	for _, g := range b.groups() {
+		for k := range shapes[g.shape] {
 			vector = vector[:0]
-			for _, row := range rows {
+			for _, row := range g.rows {
 				vector = append(vector, b.values[int(b.valuesAt[row])+k])
 			}
 			dst = e.Ints(dst, vector)
 		}
-	})
+	}
 	return dst
 }
 
-// eachShape calls f with each shape, in the order of their first rows, and its rows.
-func (b *block) eachShape(f func(shape int64, rows []int)) {
-	type group struct {
-		shape int64
-		rows  []int
-	}
-	var groups []group
+// shapeGroup are the rows of a block that have one shape.
+type shapeGroup struct {
+	shape int64
+	rows  []int
+}
+
+// groups returns the shapes of a block in the order of their first rows.
+func (b *block) groups() []shapeGroup {
+	var groups []shapeGroup
+	at := 0
 	for row, shape := range b.shapes {
-		at := slices.IndexFunc(groups, func(g group) bool { return g.shape == shape })
+		if at >= len(groups) || groups[at].shape != shape {
+			at = slices.IndexFunc(groups, func(g shapeGroup) bool { return g.shape == shape })
+		}
 		if at < 0 {
 			at = len(groups)
-			groups = append(groups, group{shape: shape, rows: make([]int, 0, len(b.shapes)-row)})
+			groups = append(groups, shapeGroup{shape: shape, rows: make([]int, 0, len(b.shapes)-row)})
 		}
 		groups[at].rows = append(groups[at].rows, row)
 	}
-	for _, g := range groups {
-		f(g.shape, g.rows)
-	}
+	return groups
 }
 
-// decodeBlock is the inverse of append, and knows offsets.
-func decodeBlock(b []byte, rows int, l *layout, shapes [][]uint32) (*block, error) {
-	d := &block{}
-	var err error
-	for _, c := range d.columns(l) {
-		if *c, b, err = chunk.Ints(nil, b, rows); err != nil {
-			return nil, errDamaged
+// take returns an empty slice of the block's memory that has room for n numbers.
+func (b *block) take(n int) []int64 {
+	at := len(b.memory)
+	b.memory = b.memory[:at+n]
+	return b.memory[at : at : at+n]
+}
+
+// decode is the inverse of append, and knows offsets. The block's memory is used again.
+func (b *block) decode(encoded []byte, rows int, l *layout, shapes [][]uint32) (err error) {
+	columns := b.columns(l)
+	b.memory = slices.Grow(b.memory[:0], rows*(len(columns)+len(l.own)+1))
+	for _, c := range columns {
+		if *c, encoded, err = chunk.Ints(b.take(rows), encoded, rows); err != nil {
+			return errDamaged
 		}
 	}
 	values := 0
-	for _, shape := range d.shapes {
+	b.valuesAt = b.valuesAt[:0]
+	for _, shape := range b.shapes {
 		if shape < 0 || shape >= int64(len(shapes)) {
-			return nil, errDamaged
+			return errDamaged
 		}
-		d.valuesAt = append(d.valuesAt, uint32(values))
+		b.valuesAt = append(b.valuesAt, uint32(values))
 		values += len(shapes[shape])
 	}
 	if values > maxBlockValues {
-		return nil, errDamaged
+		return errDamaged
 	}
-	d.values = make([]int64, values)
-	var vector []int64
-	d.eachShape(func(shape int64, rows []int) {
-		for k := range shapes[shape] {
-			if err != nil {
-				return
+	b.values = grow(b.values, values)
+	vector := b.take(rows)
+	for _, g := range b.groups() {
+		for k := range shapes[g.shape] {
+			if vector, encoded, err = chunk.Ints(vector[:0], encoded, len(g.rows)); err != nil {
+				return errDamaged
 			}
-			vector, b, err = chunk.Ints(vector[:0], b, len(rows))
 			for i, v := range vector {
-				d.values[int(d.valuesAt[rows[i]])+k] = v
+				b.values[int(b.valuesAt[g.rows[i]])+k] = v
 			}
 		}
-	})
-	if err != nil || len(b) != 0 {
-		return nil, errDamaged
 	}
-	return d, d.addOffsets(l)
+	if len(encoded) != 0 {
+		return errDamaged
+	}
+	return b.addOffsets(l)
 }
 
 // maxBlockValues bounds the label values of a block that is read.
@@ -147,6 +159,7 @@ const maxBlockValues = 1 << 24
 func (b *block) addOffsets(l *layout) error {
 	for c := range l.own {
 		offset := int64(0)
+		b.offsets[c] = b.take(len(b.sizes[c]))
 		for _, size := range b.sizes[c] {
 			if size < 0 || size > maxBlob {
 				return errDamaged

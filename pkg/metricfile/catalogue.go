@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
@@ -16,7 +17,7 @@ import (
 )
 
 // Catalogue is what a segment holds, without its points. It is not changed once read, and safe for concurrent use. Rows stay encoded: asking for one decodes
-// up to a thousand neighbours, of which the last few are kept, so ordinals are best asked for in their order.
+// up to some hundred neighbours, of which the last few are kept, so ordinals are best asked for in their order.
 type Catalogue struct {
 	Meta
 	FormatVersion int
@@ -36,7 +37,9 @@ type Catalogue struct {
 	groups       []groupPlaces
 	blocks       []blockEntry
 	length       int
-	size         int // of the sidecar
+	size         int     // of the sidecar
+	limits       []int64 // of labels: how many values they have
+	builders     sync.Pool
 	recent       [recentBlocks]atomic.Pointer[recentBlock]
 }
 
@@ -129,7 +132,13 @@ func (c *Catalogue) read(head, blocks []byte) error {
 	c.set(&t)
 	c.names = d.table()
 	for range d.count() {
-		c.labels = append(c.labels, labelTable{name: d.string(), values: d.table()})
+		l := labelTable{name: d.string(), values: d.table()}
+		c.labels = append(c.labels, l)
+		limit := int64(l.values.len())
+		if l.name == model.MetricNameLabel {
+			limit = 1 // 0, since the name is the block's
+		}
+		c.limits = append(c.limits, limit)
 	}
 	for range d.count() {
 		var shape []uint32
@@ -219,10 +228,10 @@ func (c *Catalogue) readIndex(d *decoder, encoded []byte) {
 // check decodes every block, so that none is damaged when it is asked for.
 func (c *Catalogue) check() error {
 	rows, samples := int64(0), int64(0)
+	b := &block{}
 	for i := range c.blocks {
 		e := &c.blocks[i]
-		b, err := decodeBlock(e.encoded, e.rows, c.layout, c.shapes)
-		if err != nil {
+		if err := b.decode(e.encoded, e.rows, c.layout, c.shapes); err != nil {
 			return err
 		}
 		if err := c.checkBlock(b, e); err != nil {
@@ -259,9 +268,9 @@ func (c *Catalogue) checkBlock(b *block, e *blockEntry) error {
 		sound = sound && b.ownBytes(k) <= c.groups[e.group].own[k].size-e.own[k]
 	}
 	for row, shape := range b.shapes {
+		labels := c.shapes[shape]
 		for k, v := range b.labels(row) {
-			l := &c.labels[c.shapes[shape][k]]
-			sound = sound && v >= 0 && (l.name == model.MetricNameLabel || v < int64(l.values.len()))
+			sound = sound && v >= 0 && v < c.limits[labels[k]]
 		}
 	}
 	if !sound {
@@ -313,8 +322,8 @@ func (c *Catalogue) block(number int) *block {
 		return r.block
 	}
 	e := &c.blocks[number]
-	b, err := decodeBlock(e.encoded, e.rows, c.layout, c.shapes)
-	if err != nil {
+	b := &block{}
+	if err := b.decode(e.encoded, e.rows, c.layout, c.shapes); err != nil {
 		panic("metricfile: a block that was sound is damaged")
 	}
 	slot.Store(&recentBlock{number: number, block: b})
@@ -351,7 +360,13 @@ func (c *Catalogue) Series(ordinal int) *Series {
 	e, b, row := c.at(ordinal)
 	s := c.shell(b, row)
 	s.Family = c.families[b.family[row]]
-	builder := labels.NewScratchBuilder(16)
+	builder, ok := c.builders.Get().(*labels.ScratchBuilder)
+	if !ok {
+		fresh := labels.NewScratchBuilder(16)
+		builder = &fresh
+	}
+	defer c.builders.Put(builder)
+	builder.Reset()
 	for k, v := range b.labels(row) {
 		l := &c.labels[c.shapes[b.shapes[row]][k]]
 		if l.name == model.MetricNameLabel {

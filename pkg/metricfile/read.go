@@ -37,6 +37,8 @@ type Reader struct {
 	parquet   io.ReaderAt
 	size      int64
 	group     uint32
+	entry     *blockEntry // of the last row
+	block     *block
 	shared    [maxShared]*dictionary // of the group; nil: not read yet
 	own       [maxOwn]window
 	ints      []int64
@@ -90,10 +92,15 @@ type row struct {
 }
 
 func (r *Reader) row(ordinal int) row {
-	e, b, i := r.catalogue.at(ordinal)
+	e, b := r.entry, r.block
+	if e == nil || ordinal < e.first || ordinal >= e.first+e.rows {
+		e, b, _ = r.catalogue.at(ordinal)
+		r.entry, r.block = e, b
+	}
 	if e.group != r.group {
 		r.group, r.shared = e.group, [maxShared]*dictionary{}
 	}
+	i := ordinal - e.first
 	return row{entry: e, block: b, row: i, series: r.catalogue.shell(b, i), n: int(b.rows[i])}
 }
 
