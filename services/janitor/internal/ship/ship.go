@@ -6,7 +6,8 @@
 // Invariants:
 //
 //	S1. A record leaves the outbox only after the file that holds it was written. Written twice is read as once.
-//	S2. A snapshot counts only when its manifest was written, after all its parts.
+//	S2. A snapshot counts only when its manifest was written, after all its parts, and after the records of all that the parts may show
+//	    a half of: a commit may have been made between two of them.
 //	S3. What is trimmed is not needed by any of the snapshots that stay, of which there are two at least, and is older than the grace.
 //
 // It does not read records back: `lakerunner rebuild-index` does.
@@ -280,6 +281,9 @@ func (s *Shipper) Snapshot(ctx context.Context, org lake.Organization) (key stri
 	writer := archive.NewSnapshot(bucket, org, snapshotID(started))
 	if _, err := s.deps.Index.Snapshot(ctx, org, writer.Part); err != nil {
 		return "", 0, fmt.Errorf("snapshot of %s: %w", org, err)
+	}
+	if _, err := s.Records(ctx, org); err != nil {
+		return "", 0, err
 	}
 	finished, err := s.deps.Index.Now(ctx)
 	if err != nil {
