@@ -130,6 +130,12 @@ func write(w http.ResponseWriter, said answer) {
 	_ = stream.Flush() // a client that went away reads nothing
 }
 
+// evaluationError is that of a query that was well-formed: what its series do not allow is no fault of the request's form.
+type evaluationError struct{ err error }
+
+func (e *evaluationError) Error() string { return e.err.Error() }
+func (e *evaluationError) Unwrap() error { return e.err }
+
 // errorType is Prometheus' word for a kind of error, and its status.
 func errorType(err error) (name string, status int) {
 	if errors.Is(err, context.Canceled) {
@@ -137,6 +143,9 @@ func errorType(err error) (name string, status int) {
 	}
 	switch kind := fault.KindOf(err); kind {
 	case fault.Invalid:
+		if evaluation := new(evaluationError); errors.As(err, &evaluation) {
+			return "execution", http.StatusUnprocessableEntity
+		}
 		return "bad_data", http.StatusBadRequest
 	case fault.Canceled:
 		return "canceled", fault.HTTPStatus(kind)

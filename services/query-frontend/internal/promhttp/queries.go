@@ -11,6 +11,7 @@ import (
 	jsoniter "github.com/json-iterator/go"
 	"github.com/prometheus/prometheus/util/jsonutil"
 
+	"github.com/lakerunner/lakerunner/pkg/prom"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/query"
 )
 
@@ -54,20 +55,39 @@ func (a *API) requestOf(f *form) query.MetricRequest {
 }
 
 func (a *API) evaluate(f *form, req query.MetricRequest) (answer, error) {
+	f.checkQuery(&req)
 	if f.err != nil {
 		return answer{}, f.err
 	}
 	got, err := a.frontend.EvaluateMetrics(f.request.Context(), req)
 	if err != nil {
-		return answer{}, err
+		return answer{}, &evaluationError{err}
 	}
 	said := answer{warnings: got.Warnings, infos: got.Infos, statistics: &got.Statistics}
 	if resolution := got.Resolution; resolution > 0 {
 		said.infos = append(said.infos, resolutionInfo(resolution, got.Bound))
 	}
 	stats := f.request.FormValue("stats")
+	if stats != "" && stats != "true" && stats != "all" {
+		said.warnings = append(said.warnings, fmt.Sprintf(
+			"value %q for parameter \"stats\" is deprecated and will be rejected in the next major release, use \"true\" or \"all\"", stats))
+	}
 	said.data = func(s *jsoniter.Stream) { writeResult(s, &got, stats != "") }
 	return said, nil
+}
+
+// checkQuery says what is wrong with a query in the words of Prometheus, which names the parameter.
+func (f *form) checkQuery(req *query.MetricRequest) {
+	if f.err != nil {
+		return
+	}
+	expr, err := prom.Parse(req.Query)
+	if err == nil && req.Step > 0 {
+		err = prom.Ranged(expr)
+	}
+	if err != nil {
+		f.fail("query", err)
+	}
 }
 
 // resolutionInfo says that a rollup answered, and how exactly.
@@ -90,7 +110,7 @@ func statisticsOf(got *query.MetricAnswer) statistics {
 		Timings: map[string]float64{
 			"evalTotalTime": seconds, "execTotalTime": seconds, "innerEvalTime": seconds, "queryPreparationTime": 0, "resultSortTime": 0, "execQueueTime": 0,
 		},
-		Samples: map[string]int64{"totalQueryableSamples": got.Samples.Total, "samplesRead": got.Samples.Total, "peakSamples": got.Samples.Peak},
+		Samples: map[string]int64{"totalQueryableSamples": got.Samples.Total, "samplesRead": got.Samples.Read, "peakSamples": got.Samples.Peak},
 	}
 }
 
