@@ -42,6 +42,19 @@
 //  17. Trimming takes what no rule needs: not the lease of a commit that may be asked again, of a worker whose files were not swept, or
 //     of a record that was not shipped; not the receipt of an object that is kept, whose rows are in a segment, or that a delete under
 //     way has to give account of.
+//  18. Rollups stand apart: rows as they came are answered, compacted, counted and expired without them, by this release and the one
+//     before. The segments of a rollup come only with the edit that makes it (Edit.Rolled), which asserts the version of the window that
+//     it was made of, and removes all of the same window and resolution that were live: so rows are in it once.
+//  19. A rollup is answered only while it is current: the hours of its window have the version that it was made of, and no delete above its
+//     applied one overlaps. Lookup names the hours that have rows and no current rollup; a finer resolution answers for them.
+//  20. Rollups outlive their rows. The version of an hour has a second part, quiet, that rises when retention removes rows and which no rollup
+//     is held against. From then on what is left of the hour is not all: it is rolled up only from current finer rollups that have all of
+//     it, and rows that come later change no rollup.
+//  21. A delete makes all rollups that it overlaps stale at once: until they are made anew they are answered by nobody, and RollupDebt lists
+//     them. That is how deletes ask for rollups; CreateDelete enqueues nothing. One whose files were removed for a delete is debt too, and one
+//     whose files were removed by retention is not.
+//  22. A rebuilt index has the rollups current that were: records carry the versions of the hours that their transaction locked, and what is
+//     known of the rollups that it wrote. Adoption is quiet, but for records of earlier releases, after which no rollup of their hours is.
 //
 // Receipts. An object is bucket, key and content tag. New content of a known key is the key's next revision; with
 // Notice.Replace its commit supersedes the older revisions: their rows are masked in every segment that holds them (and in

@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,15 +19,15 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/lake"
 )
 
-// TestNothingIsLostOrDoubled lets workers that die, fail, answer late, compact and mark run against senders that repeat, rewrite and
-// replay, others who delete, and readers. At any time no key is visible twice, and none that was deleted before one looked. In the
-// end the newest content's rows of every key that was not deleted are visible, once.
+// TestNothingIsLostOrDoubled lets workers that die, fail, answer late, compact, mark and roll up run against senders that repeat, rewrite and
+// replay, others who delete, and readers. At any time no key is visible twice, and none that was deleted before one looked, and a rollup that
+// answers holds what the rows say. In the end the newest content's rows of every key that was not deleted are visible, once.
 func TestNothingIsLostOrDoubled(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			l := setup(t)
-			s := &storm{lab: l, seed: seed}
+			s := newStorm(l)
 			const senders, workers, readers = 3, 6, 1
 			s.sending.Store(senders)
 			l.wantNone(l.together(senders+workers+readers, func(i int) error {
@@ -47,9 +49,23 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 
 type storm struct {
 	*lab
-	seed    uint64
 	sending atomic.Int32
+	// rolled are the keys that files of rollups hold, sorted, by the keys of the files.
+	rolled *sync.Map
+	// compared counts how often rows and a rollup could be compared.
+	compared atomic.Int32
 }
+
+func newStorm(l *lab) *storm { return &storm{lab: l, rolled: &sync.Map{}} }
+
+// on is the same lake on another index.
+func (s *storm) on(l *lab) *storm { return &storm{lab: l, rolled: s.rolled} }
+
+// rollups are the tiers of a storm, each with its window.
+var rollups = []struct {
+	window     lake.Window
+	resolution time.Duration
+}{{hour, time.Minute}, {day, time.Hour}}
 
 const (
 	stormKeys  = 12 // of each sender
@@ -81,7 +97,13 @@ func (s *storm) send(r *rand.Rand, sender int) error {
 				return fmt.Errorf("delete: %w", err)
 			}
 		}
-		if err := s.Enqueue(ctx, []lake.Task{window(hour)}); err != nil {
+		tasks := []lake.Task{window(hour)}
+		for _, rollup := range rollups {
+			tasks = append(tasks, lake.Task{
+				Kind: lake.TaskRollup, Organization: acme, Signal: lake.SignalLogs, Window: rollup.window, Tier: int(rollup.resolution.Seconds()),
+			})
+		}
+		if err := s.Enqueue(ctx, tasks); err != nil {
 			return fmt.Errorf("enqueue: %w", err)
 		}
 	}
@@ -129,6 +151,45 @@ func (s *storm) read() error {
 		if _, err := s.seen(ctx, known); err != nil {
 			return err
 		}
+		if err := s.compare(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare holds the rollups that answer against the rows, unless these changed meanwhile.
+func (s *storm) compare(ctx context.Context) error {
+	for _, rollup := range rollups {
+		before, err := s.WindowVersion(ctx, acme, lake.SignalLogs, day)
+		if err != nil {
+			return err
+		}
+		answer, err := s.Lookup(ctx, index.Query{Organization: acme, Signal: lake.SignalLogs, Start: day.Start, End: day.End(), Resolution: rollup.resolution})
+		if err != nil {
+			return err
+		}
+		rows, err := s.seen(ctx, nil)
+		if err != nil {
+			return err
+		}
+		after, err := s.WindowVersion(ctx, acme, lake.SignalLogs, day)
+		if err != nil || after != before || len(answer.Uncovered) > 0 {
+			if len(answer.Segments) > 0 && len(answer.Uncovered) > 0 {
+				return fmt.Errorf("%d segments of rollups are answered, and the only hour is not covered", len(answer.Segments))
+			}
+			continue
+		}
+		var keys []string
+		for _, segment := range answer.Segments {
+			held, _ := s.rolled.Load(segment.Key)
+			keys = append(keys, held.([]string)...)
+		}
+		slices.Sort(keys)
+		if want := slices.Sorted(maps.Keys(rows)); !slices.Equal(keys, want) {
+			return fmt.Errorf("the rollup to %s holds %v, the rows are %v", rollup.resolution, keys, want)
+		}
+		s.compared.Add(1)
 	}
 	return nil
 }
@@ -171,8 +232,11 @@ func (s *storm) seen(ctx context.Context, known []lake.Delete) (map[string]lake.
 func (s *storm) work(r *rand.Rand) error {
 	for s.sending.Load() > 0 {
 		batch := index.Batch{Kind: lake.TaskIngest, MaxTasks: 1 + r.IntN(8), MaxAttempts: 1000}
-		if r.IntN(4) == 0 {
+		switch r.IntN(5) {
+		case 0:
 			batch.Kind = "compact"
+		case 1:
+			batch.Kind, batch.MaxTasks = lake.TaskRollup, 1
 		}
 		if err := s.workOnce(r, batch); err != nil {
 			return err
@@ -228,8 +292,11 @@ func (s *storm) tolerate(err error, lease *lake.Lease) error {
 
 // edit is one row a receipt for ingest, and one segment of all that is there for compaction, or marks.
 func (s *storm) edit(ctx context.Context, r *rand.Rand, lease *lake.Lease) (lake.Edit, error) {
-	if lease.Kind == lake.TaskIngest {
+	switch lease.Kind {
+	case lake.TaskIngest:
 		return s.ingest(ctx, lease)
+	case lake.TaskRollup:
+		return s.rollup(ctx, lease)
 	}
 	state, err := s.Window(ctx, acme, lake.SignalLogs, hour)
 	if err != nil {
@@ -243,6 +310,47 @@ func (s *storm) edit(ctx context.Context, r *rand.Rand, lease *lake.Lease) (lake
 		return marks(state, origins), nil
 	}
 	return merged(lease, state, origins)
+}
+
+// rollup rolls up a window, from finer rollups where they are current, else from the rows.
+func (s *storm) rollup(ctx context.Context, lease *lake.Lease) (lake.Edit, error) {
+	task := lease.Tasks[0]
+	resolution := time.Duration(task.Tier) * time.Second
+	state, err := s.RollupWindow(ctx, acme, lake.SignalLogs, task.Window)
+	if err != nil {
+		return lake.Edit{}, err
+	}
+	origins, err := s.origins(ctx)
+	if err != nil {
+		return lake.Edit{}, err
+	}
+	keys, finer := s.finer(state, resolution)
+	for _, segment := range state.Segments {
+		for _, id := range segment.Sources {
+			if !finer && !slices.Contains(segment.MaskedSources, id) && taker(state.Deletes, segment, origins[id]) < 0 {
+				keys = append(keys, origins[id].key)
+			}
+		}
+	}
+	slices.Sort(keys)
+	edit := rolledUp(lease, state, resolution)
+	s.rolled.Store(edit.Add[0].Key, keys)
+	return edit, nil
+}
+
+// finer returns what the finer rollups of a window hold, if they are current for all of it.
+func (s *storm) finer(state index.RollupState, resolution time.Duration) (keys []string, whole bool) {
+	for _, r := range state.Rollups {
+		if r.Resolution >= resolution || !r.Current || r.Standing != index.RollupRolled {
+			continue
+		}
+		for _, segment := range r.Segments {
+			held, _ := s.rolled.Load(segment.Key)
+			keys = append(keys, held.([]string)...)
+		}
+		whole = true // there is one hour
+	}
+	return keys, whole
 }
 
 // ingest reads the deletes after the claim, as an ingestor does, and leaves out what they reach.
@@ -356,6 +464,17 @@ func (s *storm) drain() {
 	}
 }
 
+// rollUp does so when nothing else goes on.
+func (s *storm) rollUp(w lake.Window, resolution time.Duration) {
+	s.Helper()
+	lease := s.claimRollup(w, resolution)
+	edit, err := s.rollup(s.Context(), lease)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.commit(lease, edit)
+}
+
 func (s *storm) check(senders int) {
 	s.Helper()
 	if n := s.number("SELECT count(*) FROM receipts WHERE state NOT IN ('done', 'superseded')"); n != 0 {
@@ -391,6 +510,16 @@ func (s *storm) check(senders int) {
 	}
 	if len(keys)+len(deleted) != newest {
 		s.Errorf("%d keys are visible and %d deleted, want %d", len(keys), len(deleted), newest)
+	}
+	for _, rollup := range rollups {
+		s.rollUp(rollup.window, rollup.resolution)
+	}
+	compared := s.compared.Load()
+	if err := s.compare(s.Context()); err != nil || s.compared.Load() != compared+int32(len(rollups)) {
+		s.Errorf("the rollups in the end: %v", err)
+	}
+	if n := s.number("SELECT count(*) FROM segments WHERE signal > 10 AND removed_at IS NULL"); n != len(rollups) {
+		s.Errorf("%d segments of rollups are live, want %d", n, len(rollups))
 	}
 	if n := s.number("SELECT count(*) - (SELECT sum(segments) FROM segment_totals) FROM segments WHERE removed_at IS NULL"); n != 0 {
 		s.Errorf("%d segments more than are counted", n)

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -64,6 +65,7 @@ func (l *lab) contents() map[string][]string {
 		"tasks":            "SELECT jsonb_build_object('kind', kind, 'receipt', receipt) FROM tasks WHERE kind = 'ingest'",
 		"audit log":        "SELECT to_jsonb(a) FROM audit_log a",
 		"retention":        "SELECT to_jsonb(r) FROM retention_runs r",
+		"rollups":          "SELECT to_jsonb(r) FROM rollups r",
 	}
 	found := map[string][]string{}
 	for name, query := range queries {
@@ -97,6 +99,13 @@ func (l *lab) wantSame(fresh *lab) {
 	if diff := cmp.Diff(l.lookup(acme).Segments, fresh.lookup(acme).Segments); diff != "" {
 		l.Errorf("answers (-before +rebuilt):\n%s", diff)
 	}
+	for _, resolution := range index.Resolutions() {
+		before, after := l.lookupRollups(resolution), fresh.lookupRollups(resolution)
+		before.At, after.At = time.Time{}, time.Time{}
+		if diff := cmp.Diff(before, after); diff != "" {
+			l.Errorf("answers at %s (-before +rebuilt):\n%s", resolution, diff)
+		}
+	}
 	for _, sequence := range []string{"receipt_ids", "segment_ids", "delete_ids"} {
 		before, after := l.number("SELECT last_value FROM "+sequence), fresh.number("SELECT nextval('"+sequence+"')")
 		table := map[string]string{"receipt_ids": "receipts", "segment_ids": "segments", "delete_ids": "deletes"}[sequence]
@@ -122,7 +131,7 @@ func TestTheBucketRebuildsTheIndex(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			l := setup(t)
-			s := &storm{lab: l, seed: seed}
+			s := newStorm(l)
 			const senders, workers = 2, 4
 			s.sending.Store(senders)
 			var parts []part
@@ -158,12 +167,12 @@ func TestTheBucketRebuildsTheIndex(t *testing.T) {
 				fresh := rebuiltInAnyOrder(t, r, parts, since)
 				l.wantSame(fresh)
 				l.wantVersions(fresh)
-				(&storm{lab: fresh, seed: seed}).check(senders)
+				s.on(fresh).check(senders)
 			})
 			t.Run("from the records alone", func(t *testing.T) {
 				fresh := rebuiltInAnyOrder(t, r, nil, l.records(acme))
 				l.wantSame(fresh)
-				(&storm{lab: fresh, seed: seed}).check(senders)
+				s.on(fresh).check(senders)
 			})
 			t.Run("and once more over what is there", func(t *testing.T) {
 				records := l.records(acme)

@@ -125,6 +125,7 @@ func (l *lab) ingestAt(key string, w lake.Window) lake.Segment {
 	receipt := l.receive(notice(acme, key, "v1"))[0]
 	lease := l.claimReceipt(receipt.ID)
 	edit := lake.Edit{Outcomes: []lake.Outcome{done(receipt.ID)}, Add: []lake.Segment{segment(lease, 0, w, receipt.ID)}}
+	edit.Add[0].AppliedDelete = l.rollupWindow(w).Latest
 	l.commit(lease, edit)
 	for _, s := range l.rollupWindow(w).Segments {
 		if s.Lease == lease.ID {
@@ -618,4 +619,70 @@ func TestRule21DeletesReachRollups(t *testing.T) {
 func setupAgain(l *lab) *lab {
 	l.Helper()
 	return rebuilt(l.T, nil, nil)
+}
+
+func TestRule22ARebuiltIndexHasTheSameRollups(t *testing.T) {
+	t.Parallel()
+
+	t.Run("over late rows, retention and deletes", func(t *testing.T) {
+		l := setup(t)
+		raw := []lake.Segment{l.ingestAt("a", hourAt(0)), l.ingestAt("b", hourAt(1)), l.ingestAt("c", hourAt(2)), l.ingestAt("d", hourAt(3))}
+		for n := range raw {
+			l.rollOrFail(hourAt(n), time.Minute)
+		}
+		l.rollOrFail(day, time.Hour)
+		l.remove(raw[0].ID)
+		d := deletion(`{a="b"}`)
+		d.Start, d.End = hourAt(1).Start, hourAt(1).End()
+		l.createDelete(d)
+		l.ingestAt("late", hourAt(2))
+		l.remove(l.lookupRollups(time.Minute).Segments[1].ID)
+		l.wantRollups(time.Minute, 1, 1, 2, 3)
+		parts, err := l.snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, fresh := range map[string]*lab{"records": rebuilt(t, nil, l.records(acme)), "snapshot": rebuilt(t, parts, nil)} {
+			fresh.wantRollups(time.Minute, 1, 1, 2, 3)
+			fresh.wantRollups(time.Hour, 0, 0, 1, 2, 3)
+			if state := fresh.rollupWindow(hourAt(0)); !state.Expired {
+				t.Errorf("%s: it is not known that rows were removed", name)
+			}
+			if diff := cmp.Diff(l.debt(minutes, hours), fresh.debt(minutes, hours)); diff != "" {
+				t.Errorf("%s: debt (-before +rebuilt):\n%s", name, diff)
+			}
+			if diff := cmp.Diff(l.contents(), fresh.contents()); diff != "" {
+				t.Errorf("%s: (-before +rebuilt):\n%s", name, diff)
+			}
+		}
+	})
+
+	t.Run("after a record that tells no versions none of its hours is", func(t *testing.T) {
+		l := setup(t)
+		l.ingestAt("a", hourAt(0))
+		l.ingestAt("b", hourAt(1))
+		l.rollOrFail(hourAt(0), time.Minute)
+		l.rollOrFail(hourAt(1), time.Minute)
+		records := l.records(acme)
+		records[0].Version = 1 // of hour 0
+		delete(records[0].Rows, "window_versions")
+		for range 2 {
+			slices.Reverse(records)
+			rebuilt(t, nil, records).wantRollups(time.Minute, 1, 0)
+		}
+	})
+
+	t.Run("what was read before an adoption does not stand after it", func(t *testing.T) {
+		l := setup(t)
+		l.ingestAt("a", hour)
+		first := l.records(acme)
+		l.ingestAt("late", hour)
+		older := rebuilt(t, nil, first)
+		state := older.rollupWindow(hour)
+		lease := older.claimRollup(hour, time.Minute)
+		if _, err := older.Adopt(t.Context(), acme, l.records(acme)); err != nil {
+			t.Fatal(err)
+		}
+		older.wantFault(older.Commit(t.Context(), lease, rolledUp(lease, state, time.Minute)), fault.Conflict)
+	})
 }

@@ -148,20 +148,32 @@ BEGIN
           AND (NOT segments.masked_sources @> coalesce(s.masked_sources, '{}')
                OR segments.applied_delete < coalesce(s.applied_delete, 0)
                OR NOT segments.rules @> coalesce(s.rules, '{}'));
-        -- Whoever read the windows before may not commit what he derived from them. How often rows changed is told by window_versions.
-        INSERT INTO window_versions (organization, signal, hour, version, quiet)
-        SELECT DISTINCT of_organization, s.signal, h.hour, 0::bigint, 1::bigint
-        FROM jsonb_to_recordset(new_rows) AS s (organization text, signal smallint, window_start timestamptz, window_length bigint)
-        CROSS JOIN LATERAL generate_series(
-            date_trunc('hour', s.window_start AT TIME ZONE 'UTC') AT TIME ZONE 'UTC',
-            s.window_start + interval '1 microsecond' * (s.window_length / 1000 - 1),
-            interval '1 hour'
-        ) AS h (hour)
-        WHERE s.organization = of_organization
-          AND s.signal < 10
-        ORDER BY 2, 3
-        ON CONFLICT (organization, signal, hour) DO UPDATE
-        SET quiet = window_versions.quiet + 1;
+        -- Whoever read the windows before may not commit what he derived from them. Which hours have rows, and how often these changed, is
+        -- told by window_versions.
+        WITH hours AS MATERIALIZED (
+            SELECT DISTINCT s.signal, h.hour
+            FROM jsonb_to_recordset(new_rows) AS s (organization text, signal smallint, window_start timestamptz, window_length bigint)
+            CROSS JOIN LATERAL generate_series(
+                date_trunc('hour', s.window_start AT TIME ZONE 'UTC') AT TIME ZONE 'UTC',
+                s.window_start + interval '1 microsecond' * (s.window_length / 1000 - 1),
+                interval '1 hour'
+            ) AS h (hour)
+            WHERE s.organization = of_organization
+        ), locked AS MATERIALIZED (
+            SELECT v.signal, v.hour
+            FROM window_versions v
+            JOIN hours h ON h.signal = v.signal AND h.hour = v.hour
+            WHERE v.organization = of_organization
+              AND v.version + v.quiet > 0
+            ORDER BY v.signal, v.hour
+            FOR UPDATE OF v
+        )
+        UPDATE window_versions
+        SET quiet = window_versions.quiet + 1
+        FROM locked
+        WHERE window_versions.organization = of_organization
+          AND window_versions.signal = locked.signal
+          AND window_versions.hour = locked.hour;
     WHEN 'unversioned' THEN
         -- Segments of records that do not tell the versions of their windows: no version that a rollup was made from is reached any more.
         INSERT INTO window_versions (organization, signal, hour, version)
@@ -230,6 +242,7 @@ BEGIN
             UPDATE window_versions
             SET quiet = window_versions.quiet + 1
             WHERE window_versions.organization = of_organization
+              AND window_versions.version + window_versions.quiet > 0
               AND EXISTS (
                   SELECT 1
                   FROM merged m

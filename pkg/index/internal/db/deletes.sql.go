@@ -43,6 +43,7 @@ WITH hours AS MATERIALIZED (
       AND v.signal = $2::smallint
       AND v.hour >= $3
       AND v.hour < $4
+      AND v.version + v.quiet > 0
     ORDER BY v.organization, v.signal, v.hour
     FOR UPDATE
 )

@@ -1167,7 +1167,7 @@ type SegmentDaysParams struct {
 	FromDay      time.Time
 }
 
-// The days that have live segments; of a rollup's signal, its rollups. Served by segments_lookup, one probe a day.
+// The days that have live segments. Served by segments_lookup, one probe a day.
 func (q *Queries) SegmentDays(ctx context.Context, arg SegmentDaysParams) ([]time.Time, error) {
 	rows, err := q.db.Query(ctx, segmentDays,
 		arg.PageSize,

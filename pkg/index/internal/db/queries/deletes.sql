@@ -21,6 +21,7 @@ WITH hours AS MATERIALIZED (
       AND v.signal = @signal::smallint
       AND v.hour >= @first_hour
       AND v.hour < @end_hour
+      AND v.version + v.quiet > 0
     ORDER BY v.organization, v.signal, v.hour
     FOR UPDATE
 )

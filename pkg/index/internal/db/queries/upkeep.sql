@@ -162,7 +162,7 @@ ORDER BY f.id
 LIMIT @page_size;
 
 -- name: SegmentDays :many
--- The days that have live segments; of a rollup's signal, its rollups. Served by segments_lookup, one probe a day.
+-- The days that have live segments. Served by segments_lookup, one probe a day.
 WITH RECURSIVE days AS (
     (
         SELECT s.window_start
