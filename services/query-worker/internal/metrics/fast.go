@@ -263,16 +263,14 @@ func (w *worker) take(names *trackNames, track int, steps []int32, values []floa
 	if w.groups == nil {
 		return w.line(names.labels(track), steps, values)
 	}
-	id := names.group
-	if !names.grouped || e.plan.Aggregation.Varies(names.own()) {
-		id = w.groups.Of(names.labels(track))
-		names.group, names.grouped = id, true
-		if err := w.hold(); err != nil {
-			return err
-		}
+	switch {
+	case e.plan.Aggregation.Varies(names.own()):
+		names.group = w.groups.Of(names.labels(track))
+	case !names.grouped: // what tells the row's series apart does not matter
+		names.group, names.grouped = w.groups.Of(names.row.series.Labels), true
 	}
-	w.groups.Add(id, steps, values)
-	return nil
+	w.groups.Add(names.group, steps, values)
+	return w.hold()
 }
 
 // hold counts the memory of new groups.
@@ -400,6 +398,9 @@ type trackNames struct {
 }
 
 func (n *trackNames) labels(track int) labels.Labels {
+	if n.row.series.Kind == metricfile.KindFloat {
+		return n.row.series.Labels
+	}
 	if n.all == nil {
 		n.all = n.row.series.Tracks()
 	}

@@ -49,7 +49,26 @@ type collector struct {
 	want    metricfile.Columns
 	readers []*metricfile.Reader // by segment
 	pieces  []metricfile.Points  // of the parts of a row
+	clocks  []clock              // of the pieces
 	points  points
+}
+
+// clock are the times of a piece in ms. Most rows share the times of the row before.
+type clock struct {
+	ns, ms []int64
+	apart  bool // each time is in a later millisecond than the one before
+}
+
+func (c *clock) set(times []int64) {
+	if slices.Equal(c.ns, times) {
+		return
+	}
+	c.ns, c.ms, c.apart = append(c.ns[:0], times...), c.ms[:0], true
+	before := int64(math.MinInt64)
+	for _, t := range times {
+		ms := milliseconds(t)
+		c.ms, c.apart, before = append(c.ms, ms), c.apart && ms > before, ms
+	}
 }
 
 func (s *Scan) collector(ctx context.Context, f *found, want metricfile.Columns) *collector {
@@ -59,7 +78,7 @@ func (s *Scan) collector(ctx context.Context, f *found, want metricfile.Columns)
 // collect reads the points of a row. They stay until the next call; histograms stay for ever.
 func (c *collector) collect(r *row) (*points, error) {
 	for len(c.pieces) < len(r.parts) {
-		c.pieces = append(c.pieces, metricfile.Points{})
+		c.pieces, c.clocks = append(c.pieces, metricfile.Points{}), append(c.clocks, clock{apart: true})
 	}
 	for i := range r.parts {
 		want := c.want | metricfile.WantTimes
@@ -69,11 +88,12 @@ func (c *collector) collect(r *row) (*points, error) {
 		if err := c.read(&r.parts[i], want, &c.pieces[i]); err != nil {
 			return nil, err
 		}
+		c.clocks[i].set(c.pieces[i].Times)
 	}
 	c.points.reset(r.series)
 	if c.plain(r) {
 		for i := range r.parts {
-			c.appendRange(&c.pieces[i])
+			c.appendRange(&c.pieces[i], c.clocks[i].ms)
 		}
 	} else if err := c.merge(r); err != nil {
 		return nil, err
@@ -110,19 +130,19 @@ func (c *collector) plain(r *row) bool {
 		if len(r.parts[i].hidden) > 0 || len(c.scan.segments[r.parts[i].segment].Masked) > 0 {
 			return false
 		}
-		for _, t := range c.pieces[i].Times {
-			ms := milliseconds(t)
-			if ms <= before {
-				return false
-			}
-			before = ms
+		ms := c.clocks[i].ms
+		if len(ms) > 0 && (!c.clocks[i].apart || ms[0] <= before) {
+			return false
+		}
+		if len(ms) > 0 {
+			before = ms[len(ms)-1]
 		}
 	}
 	return true
 }
 
 // appendRange takes the points of a piece that lie within the range. Histograms are taken all: what is before tells about resets.
-func (c *collector) appendRange(p *metricfile.Points) {
+func (c *collector) appendRange(p *metricfile.Points, ms []int64) {
 	from, to := 0, len(p.Times)
 	if !c.points.native {
 		from = sort.Search(to, func(i int) bool { return p.Times[i] >= c.found.start })
@@ -130,9 +150,7 @@ func (c *collector) appendRange(p *metricfile.Points) {
 	}
 	out := &c.points
 	c.alignStarts(p)
-	for _, t := range p.Times[from:to] {
-		out.times = append(out.times, milliseconds(t))
-	}
+	out.times = append(out.times, ms[from:to]...)
 	if len(p.Starts) > 0 {
 		for _, t := range p.Starts[from:to] {
 			out.starts = append(out.starts, milliseconds(t))
