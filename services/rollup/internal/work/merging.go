@@ -42,7 +42,7 @@ type deletion struct {
 	start, end int64 // ns since 1970; end is exclusive
 }
 
-// at moves to the next row, and reports whether there is one.
+// next moves to the next row, and reports whether there is one.
 func (c *cursor) next() bool {
 	if len(c.ordinals) == 0 {
 		return false
@@ -85,6 +85,8 @@ type merging struct {
 	sketched   func(name string) bool // nil: no metric has sketches
 	account    *Account
 	inputs     cursors
+	// damaged makes a loud error of one that comes of reading a segment.
+	damaged func(key string, err error) error
 
 	aggregator rollup.Aggregator
 	merger     rollup.Merger
@@ -93,7 +95,7 @@ type merging struct {
 }
 
 func (r *run) merging(shard lake.Shard, here []*local) (*merging, error) {
-	m := &merging{resolution: resolutionOf(r.task), sources: r.sources, account: &r.account}
+	m := &merging{resolution: resolutionOf(r.task), sources: r.sources, account: &r.account, damaged: r.damaged}
 	if r.policy.Tier != nil {
 		m.sketched = r.policy.Tier.Sketched()
 	}
@@ -222,7 +224,7 @@ func (m *merging) read(row []*cursor) error {
 			c.local.rows += int64(c.points.Len())
 		}
 		if err != nil {
-			return err
+			return m.damaged(c.local.segment.Key, err)
 		}
 	}
 	return nil

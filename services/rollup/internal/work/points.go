@@ -132,7 +132,7 @@ func (m *merging) dropDoubles(row []*cursor) error {
 		for _, c := range row { // sources and hashes decide, and a hash is of every column
 			if c.local.segment.Resolution == 0 {
 				if err := c.readPoints(metricfile.WantAll &^ metricfile.WantExemplars); err != nil {
-					return err
+					return m.damaged(c.local.segment.Key, err)
 				}
 			}
 		}
