@@ -17,6 +17,7 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
 	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/decode"
 )
 
@@ -152,7 +153,7 @@ func TestUnsupported(t *testing.T) {
 	for name, content := range map[string]string{
 		"parquet": "PAR1....PAR1", "avro": "Obj\x01abc", "bzip2": "BZh91AY", "zip": "PK\x03\x04x", "arrow": "ARROW1\x00\x00",
 	} {
-		got := decodeBytes([]byte(content))
+		got := decodeBytes([]byte(content), func(o *decode.Options) { o.Hint = lake.SignalLogs })
 		if !decode.IsUnsupported(got.Err) || !strings.Contains(got.Err.Error(), name) {
 			t.Errorf("%s: got %v", name, got.Err)
 		}

@@ -84,9 +84,9 @@ type Head struct {
 
 const headSize = 64 << 10
 
-// Decoders returns the decoders in the order in which they are asked.
-func Decoders() []Decoder {
-	return []Decoder{RemoteWrite{}, OTLPProto{}, OTLPJSON{}, JSONLines{}, Exposition{}, TextLines{}}
+// Decoders returns the decoders in the order in which they are asked. A mapping for tables comes from who stored the content; nil: there is none.
+func Decoders(table *Table) []Decoder {
+	return []Decoder{Parquet{table}, RemoteWrite{}, OTLPProto{}, OTLPJSON{}, JSONLines{}, Exposition{}, CSV{table}, TextLines{}}
 }
 
 // Options are the bounds of one decoding. Zero values mean the defaults.
@@ -105,6 +105,10 @@ type Options struct {
 	MaxRatio int64
 	// Scratch lends memory from one decoding to the next of one goroutine. Nil: each has its own.
 	Scratch *Scratch
+	// ScratchDirectory is for content that must be read from its end and is too large for memory. Empty: the system's.
+	ScratchDirectory string
+	// Table is how rows of a table are points of metrics, where the content is one; nil: its header must say it.
+	Table *Table
 	// Signal is that of the content: what Sniff told. Decode fills it in.
 	Signal lake.Signal
 }
@@ -177,7 +181,7 @@ func Decode(content io.Reader, o Options, to Sinks) (Result, error) {
 	if err != nil {
 		return Result{Format: r.compression()}, src.cause(err)
 	}
-	decoder, signal, err := choose(head)
+	decoder, signal, err := choose(head, o.Table)
 	if err != nil {
 		return Result{Format: r.compression()}, err
 	}
@@ -201,14 +205,15 @@ func NewReader(content io.Reader) (*Reader, error) {
 	return newReader(&source{r: content}, Options{MaxBytes: math.MaxInt64, MaxRatio: math.MaxInt32})
 }
 
-func choose(head Head) (Decoder, lake.Signal, error) {
-	if name := foreign(head.Bytes); name != "" {
-		return nil, 0, fmt.Errorf("format not supported by this release: %s: %w", name, ErrUnsupported)
-	}
-	for _, d := range Decoders() {
-		if signal, ok := d.Sniff(head); ok {
+func choose(head Head, table *Table) (Decoder, lake.Signal, error) {
+	name := foreign(head.Bytes)
+	for _, d := range Decoders(table) {
+		if signal, ok := d.Sniff(head); ok && (name == "" || name == d.Name()) {
 			return d, signal, nil
 		}
+	}
+	if name != "" {
+		return nil, 0, fmt.Errorf("format not supported by this release: %s: %w", name, ErrUnsupported)
 	}
 	return nil, 0, fault.New(fault.Invalid, "content is of no known format")
 }

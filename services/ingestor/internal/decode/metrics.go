@@ -67,7 +67,7 @@ type Metric struct {
 	Kind                    MetricKind
 	Temporality             Temporality // of sums and histograms
 	Monotonic               bool        // of sums
-	// Type is what Prometheus calls the metric, of MetricSeries alone, where Family does not know it better.
+	// Type is what Prometheus calls the metric, where that does not follow from the kind and Family does not know it better.
 	Type model.MetricType
 }
 

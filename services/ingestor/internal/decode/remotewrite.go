@@ -662,6 +662,9 @@ func (d *writeDecoder) metadata(b []byte) error {
 	}
 	f.Help, _ = d.symbol(refs[3])
 	f.Unit, _ = d.symbol(refs[4])
+	if f == (Family{}) {
+		return nil // every series brings one
+	}
 	for i := 0; i+1 < len(d.refs); i += 2 {
 		if name, _ := d.symbol(d.refs[i]); name == model.MetricNameLabel {
 			metric, _ := d.symbol(d.refs[i+1])

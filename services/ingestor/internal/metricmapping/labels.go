@@ -68,6 +68,8 @@ func translatorType(d *metric) otlptranslator.MetricType {
 // familyType is Prometheus' type of a metric; it has none for deltas yet.
 func familyType(d *metric) model.MetricType {
 	switch {
+	case d.typ != "":
+		return d.typ
 	case d.kind == decode.MetricSummary:
 		return model.MetricTypeSummary
 	case d.kind == decode.MetricGauge:

@@ -28,6 +28,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/lakerunner/lakerunner/pkg/columns"
+	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/metricfile"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/decode"
 )
@@ -158,7 +159,7 @@ func New(store *metricfile.Store) *Mapper {
 		store: store, seed: maphash.MakeSeed(), families: map[string]decode.Family{}, builder: labels.NewScratchBuilder(32),
 		targets: &metric{metricKey: metricKey{name: "target_info", kind: decode.MetricGauge}},
 	}
-	m.SetOptions(DefaultOptions())
+	m.SetOptions(OptionsOf(config.DefaultMetrics(), config.DefaultLimits()))
 	return m
 }
 

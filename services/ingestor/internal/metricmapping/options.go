@@ -29,12 +29,11 @@ func (o Options) equal(other Options) bool {
 		o.MaxAttributes == other.MaxAttributes && o.MaxLabelBytes == other.MaxLabelBytes
 }
 
-// DefaultOptions are in force where the configuration says nothing.
-func DefaultOptions() Options {
-	m := config.DefaultMetrics()
+// OptionsOf are what an organization says of its metrics, within its limits.
+func OptionsOf(m config.Metrics, l config.Limits) Options {
 	return Options{
 		Promote: m.PromoteResourceAttributes, Identifying: m.IdentifyingAttributes, UTF8: m.UTF8Names, Suffixes: m.Suffixes,
-		ScopeLabels: m.ScopeLabels, TargetInfo: m.TargetInfo,
+		ScopeLabels: m.ScopeLabels, TargetInfo: m.TargetInfo, MaxAttributes: l.MaxAttributes, MaxLabelBytes: l.MaxLineBytes,
 	}
 }
 

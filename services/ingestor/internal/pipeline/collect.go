@@ -102,7 +102,8 @@ func (c *collector) decode(f fetched) (result decode.Result, remarks []string, e
 	logs, metrics := newLogSink(c), newMetricSink(c)
 	result, err = decode.Decode(f.content, decode.Options{
 		ObjectTime: time.Unix(0, f.written), Hint: c.receipt.Signal, MaxLineBytes: c.limits.MaxLineBytes,
-		MaxBytes: c.config.MaxObjectBytes, Scratch: &c.space.scratch,
+		MaxBytes: c.config.MaxObjectBytes, Scratch: &c.space.scratch, ScratchDirectory: c.directory,
+		Table: tableOf(c.snapshot.MetricsOf(c.lease.Organization), c.receipt.Object.Key),
 	}, decode.Sinks{Logs: logs, Metrics: metrics})
 	if err == nil && c.err == nil {
 		err = metrics.end()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/services/ingestor/internal/decode"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/metricmapping"
 )
 
@@ -22,19 +23,31 @@ type metricSettings struct {
 
 func metricSettingsOf(s *config.Snapshot, id lake.Organization, l config.Limits) metricSettings {
 	m := s.MetricsOf(id)
-	settings := metricSettings{maxSeries: l.MaxSeries, mapping: metricmapping.Options{
-		Promote: m.PromoteResourceAttributes, Identifying: m.IdentifyingAttributes, UTF8: m.UTF8Names, Suffixes: m.Suffixes,
-		ScopeLabels: m.ScopeLabels, TargetInfo: m.TargetInfo, MaxAttributes: l.MaxAttributes, MaxLabelBytes: l.MaxLineBytes,
-	}}
+	settings := metricSettings{maxSeries: l.MaxSeries, mapping: metricmapping.OptionsOf(m, l)}
 	if organization, ok := s.Organization(id); ok {
 		settings.retention, settings.rollups = organization.RawRetention(lake.SignalMetrics), organization.RollupsOf(lake.SignalMetrics)
 	}
 	return settings
 }
 
-// PreviewOptionsOf are how an organization's objects are looked at, but for what one object decides.
-func PreviewOptionsOf(s *config.Snapshot, id lake.Organization) PreviewOptions {
-	limits := limitsOf(s, id)
-	m := metricSettingsOf(s, id, limits)
-	return PreviewOptions{Limits: limits, Metrics: m.mapping, MaxSeries: m.maxSeries, Retention: m.retention}
+// PreviewOptionsOf are how an organization's object of this key is looked at.
+func PreviewOptionsOf(s *config.Snapshot, r config.Resolution, key string) PreviewOptions {
+	limits := limitsOf(s, r.Organization)
+	m := metricSettingsOf(s, r.Organization, limits)
+	return PreviewOptions{
+		Limits: limits, Labels: s.StreamLabels(r), Metrics: m.mapping, MaxSeries: m.maxSeries, Retention: m.retention,
+		Decode: decode.Options{Hint: r.Signal, Table: tableOf(s.MetricsOf(r.Organization), key)},
+	}
+}
+
+// tableOf is how an object of this key is a table of metrics; nil: nobody said it.
+func tableOf(m config.Metrics, key string) *decode.Table {
+	mapping := m.Mapping(key)
+	if mapping == nil {
+		return nil
+	}
+	return &decode.Table{
+		Time: mapping.Time, TimeUnit: mapping.TimeUnit, Name: mapping.Name, Value: mapping.Value, Values: mapping.Values, Labels: mapping.Labels,
+		Static: mapping.Static, Prefix: mapping.Prefix, Type: mapping.Type,
+	}
 }

@@ -28,7 +28,6 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/objects"
 	"github.com/lakerunner/lakerunner/pkg/stage"
 	ingestorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/ingestor/v1"
-	"github.com/lakerunner/lakerunner/services/ingestor/internal/decode"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/pipeline"
 )
 
@@ -319,9 +318,8 @@ func (s *Server) PreviewObject(ctx context.Context, request *ingestorv1.PreviewO
 		rows = defaultPreviewRows
 	}
 	snapshot := s.deps.Config.Current()
-	options := pipeline.PreviewOptionsOf(snapshot, resolution.Organization)
-	options.Labels, options.Decode = snapshot.StreamLabels(resolution), decode.Options{ObjectTime: written, Hint: resolution.Signal}
-	options.Now, options.Rows = now, rows
+	options := pipeline.PreviewOptionsOf(snapshot, resolution, object.Key)
+	options.Decode.ObjectTime, options.Now, options.Rows = written, now, rows
 	preview, err := pipeline.Look(content, options)
 	if err != nil && !pipeline.Unsupported(err) && fault.KindOf(err) != fault.Invalid {
 		return nil, err

@@ -203,8 +203,8 @@ func TestPreviewObject(t *testing.T) {
 	if err != nil || len(receipts.GetReceipts()) != 0 {
 		t.Errorf("a preview left %v, %v", receipts, err)
 	}
-	broken, err := f.server.PreviewObject(acme(), &ingestorv1.PreviewObjectRequest{Content: []byte("PAR1....")})
-	if err != nil || !strings.Contains(broken.GetSkipReason(), "parquet") {
+	broken, err := f.server.PreviewObject(acme(), &ingestorv1.PreviewObjectRequest{Content: []byte("Obj\x01....")})
+	if err != nil || !strings.Contains(broken.GetSkipReason(), "avro") {
 		t.Errorf("%v, %v", broken, err)
 	}
 }

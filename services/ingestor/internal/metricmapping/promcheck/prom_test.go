@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 
+	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/metricfile"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/decode"
 	"github.com/lakerunner/lakerunner/services/ingestor/internal/metricmapping"
@@ -63,7 +64,7 @@ func byUs(t *testing.T, request pmetric.Metrics, s settings) ([]metrictest.Sampl
 	}
 	store := metricfile.NewStore()
 	sink := &sink{Mapper: metricmapping.New(store), families: map[string]metricfile.Family{}}
-	o := metricmapping.DefaultOptions()
+	o := metricmapping.OptionsOf(config.DefaultMetrics(), config.DefaultLimits())
 	o.Promote, o.UTF8, o.Suffixes, o.ScopeLabels = s.Promote, s.UTF8, s.Suffixes, s.Scope
 	sink.SetOptions(o)
 	sink.Begin()
