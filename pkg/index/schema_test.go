@@ -52,27 +52,7 @@ func TestTheReleaseBeforeWorksOnThisSchema(t *testing.T) {
 	l := setup(t)
 	old := &oldRelease{lab: l, statements: statements(t, release1, "testdata/release1")}
 
-	parameter := regexp.MustCompile(`([^@\w])@(\w+)`)
-	for name, text := range old.statements {
-		var numbers []string
-		numbered := parameter.ReplaceAllStringFunc(text, func(match string) string {
-			parts := parameter.FindStringSubmatch(match)
-			for i, known := range numbers {
-				if known == parts[2] {
-					return fmt.Sprintf("%s$%d", parts[1], i+1)
-				}
-			}
-			numbers = append(numbers, parts[2])
-			return fmt.Sprintf("%s$%d", parts[1], len(numbers))
-		})
-		if _, err := l.sql.Exec(t.Context(), "DEALLOCATE ALL"); err != nil {
-			t.Fatal(err)
-		}
-		if err := old.prepare(numbered); err != nil {
-			t.Errorf("%s is not accepted any more: %v", name, err)
-		}
-	}
-
+	old.wantAccepted()
 	receipts := old.receive("old/1", "old/2")
 	lease, segments := old.ingest(receipts)
 
@@ -166,6 +146,31 @@ func TestMigrationsWaitForEachOther(t *testing.T) {
 type oldRelease struct {
 	*lab
 	statements map[string]string
+}
+
+// wantAccepted prepares all of its statements.
+func (o *oldRelease) wantAccepted() {
+	o.Helper()
+	parameter := regexp.MustCompile(`([^@\w])@(\w+)`)
+	for name, text := range o.statements {
+		var numbers []string
+		numbered := parameter.ReplaceAllStringFunc(text, func(match string) string {
+			parts := parameter.FindStringSubmatch(match)
+			for i, known := range numbers {
+				if known == parts[2] {
+					return fmt.Sprintf("%s$%d", parts[1], i+1)
+				}
+			}
+			numbers = append(numbers, parts[2])
+			return fmt.Sprintf("%s$%d", parts[1], len(numbers))
+		})
+		if _, err := o.sql.Exec(o.Context(), "DEALLOCATE ALL"); err != nil {
+			o.Fatal(err)
+		}
+		if err := o.prepare(numbered); err != nil {
+			o.Errorf("%s is not accepted any more: %v", name, err)
+		}
+	}
 }
 
 func (o *oldRelease) prepare(text string) error {
@@ -264,6 +269,7 @@ func (o *oldRelease) ingest(receipts []int64) (lease string, segments []int64) {
 		"levels": []int32{0}, "buckets": []string{"b"}, "keys": []string{key}, "bytes": []int64{1000}, "sidecar_bytes": []int64{100},
 		"row_counts": []int64{2}, "first_times": []int64{hour.Start.UnixNano()}, "last_times": []int64{hour.Start.UnixNano()},
 		"format_versions": []int32{1}, "row_hashes": []int64{-1}, "lease": lease,
+		"applied_deletes": []int64{0}, "rules": []string{""}, "identified": []bool{false}, // since the release after the first
 	})
 	o.run("InsertSegmentSources", pgx.NamedArgs{
 		"receipts": receipts, "segments": []int64{segments[0], segments[0]}, "signals": []int16{1, 1}, "window_starts": []time.Time{hour.Start, hour.Start},
