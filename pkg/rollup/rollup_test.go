@@ -62,7 +62,9 @@ func times(r *rand.Rand, interval time.Duration, hours int) []int64 {
 	return out
 }
 
-func named(name string) labels.Labels { return labels.FromStrings(labels.MetricName, name, "job", "test") }
+func named(name string) labels.Labels {
+	return labels.FromStrings(labels.MetricName, name, "job", "test")
+}
 
 func floats(r *rand.Rand, name string, next func(before float64) float64) row {
 	w := row{name: name, series: &metricfile.Series{Labels: named(name)}}
