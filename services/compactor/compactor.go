@@ -44,8 +44,10 @@ type Config struct {
 	ScratchBytes int64  `yaml:"scratch_bytes"`
 	// FetchObjects is how many segments each worker fetches at a time. Zero: 4.
 	FetchObjects int `yaml:"fetch_objects"`
-	// TargetBytes is the size of settled segments that is aimed at. Zero: 128 MiB.
+	// TargetBytes is the size of settled segments of logs that is aimed at; a day that holds less is one window. Zero: 128 MiB.
 	TargetBytes int64 `yaml:"target_bytes"`
+	// ShardBytes is the most that a shard of metrics is to have in a settled window: one that holds more has more shards. Zero: 64 MiB.
+	ShardBytes int64 `yaml:"shard_bytes"`
 	// FreshSegments and FreshBytes of an hour's fresh segments are merged at once; fewer when the oldest is FreshWait old. Zero: 16, 32 MiB and
 	// 90 seconds.
 	FreshSegments int           `yaml:"fresh_segments"`
@@ -137,7 +139,7 @@ func (c Config) work() work.Config {
 		Fetch: c.FetchObjects,
 		Policy: plan.Policy{
 			Target: c.TargetBytes, FreshSegments: c.FreshSegments, FreshBytes: c.FreshBytes, FreshWait: c.FreshWait, Settle: c.Settle, DaySettle: c.DaySettle,
-			FanIn: c.MaxInputs, MergeBytes: c.MaxMergeBytes,
+			FanIn: c.MaxInputs, MergeBytes: c.MaxMergeBytes, Shard: c.ShardBytes,
 		},
 	}
 }

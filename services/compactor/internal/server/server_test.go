@@ -96,9 +96,11 @@ func TestRequestsAreChecked(t *testing.T) {
 func TestAnEmptyWindowIsNothingToDo(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	got, err := s.CompactWindow(as("acme", config.ScopeAdmin), &compactorv1.CompactWindowRequest{Start: timestamppb.New(time.Now()), Day: true})
-	if err != nil || got.GetConservation() != nil || got.GetPlan().GetReason() != "the window is empty" || got.GetPlan().GetLengthSeconds() != 86400 {
-		t.Errorf("%v, %v", got, err)
+	for _, signal := range []lakev1.Signal{lakev1.Signal_SIGNAL_UNSPECIFIED, lakev1.Signal_SIGNAL_LOGS, lakev1.Signal_SIGNAL_METRICS} {
+		got, err := s.CompactWindow(as("acme", config.ScopeAdmin), &compactorv1.CompactWindowRequest{Start: timestamppb.New(time.Now()), Day: true, Signal: signal})
+		if err != nil || got.GetConservation() != nil || got.GetPlan().GetReason() != "the window is empty" || got.GetPlan().GetLengthSeconds() != 86400 {
+			t.Errorf("%s: %v, %v", signal, got, err)
+		}
 	}
 }
 
