@@ -68,7 +68,7 @@ func (w *writer) time() time.Time {
 func pick[T any](w *writer, from ...T) T { return from[w.random.IntN(len(from))] }
 
 func (w *writer) metric() string {
-	return pick(w, "http_requests_total", "http_requests_total", "errors_total", "temperature", "up", "build_info", "sparse", "latency_bucket", "latency_sum", "duration",
+	return pick(w, "http_requests_total", "http_requests_total", "errors_total", "temperature", "weight", "up", "build_info", "sparse", "latency_bucket", "latency_sum", "duration",
 		"size_custom", "load_gauge", "changed", "nothing")
 }
 
@@ -123,7 +123,7 @@ func (w *writer) series() string {
 		return pick(w, "rate", "rate", "increase", "irate", "delta", "resets") + "(" + w.selector(w.counter()) + w.window() + w.moved() + ")"
 	case 4, 5:
 		f := pick(w, "avg_over_time", "sum_over_time", "min_over_time", "max_over_time", "count_over_time", "last_over_time", "first_over_time", "present_over_time",
-			"stddev_over_time", "changes", "idelta", "deriv", "mad_over_time", "ts_of_last_over_time")
+			"stddev_over_time", "changes", "idelta", "deriv", "mad_over_time")
 		return f + "(" + w.selector(w.metric()) + w.window() + w.moved() + ")"
 	case 6:
 		return fmt.Sprintf("quantile_over_time(0.%d, %s%s)", w.random.IntN(10), w.selector("temperature"), w.window())
@@ -146,21 +146,24 @@ func (w *writer) aggregate(depth int) string {
 	case 0:
 		return "quantile" + w.grouping() + "(0.3, " + w.vector(depth-1) + ")"
 	case 1:
-		// Gauges have no two equal values.
-		return pick(w, "topk", "bottomk") + w.grouping() + fmt.Sprintf("(%d, temperature%s)", 1+w.random.IntN(4), w.moved())
+		// No two of them are equal.
+		return pick(w, "topk", "bottomk") + w.grouping() + fmt.Sprintf("(%d, weight%s)", 1+w.random.IntN(4), w.moved())
 	case 2:
 		return `count_values` + w.grouping() + `("v", ` + pick(w, "up", "build_info", "latency_bucket") + ")"
 	case 3:
-		return "topk" + w.grouping() + "(3, avg_over_time(temperature" + w.window() + "))"
+		return "topk" + w.grouping() + "(3, avg_over_time(weight" + w.window() + "))"
+	case 4:
+		// Over other things it shows in which order values are added up.
+		return pick(w, "stddev", "stdvar") + w.grouping() + "(" + pick(w, "weight", "rate(http_requests_total[5m])", "avg_over_time(weight[10m])") + ")"
 	}
-	return pick(w, "sum", "sum", "sum", "avg", "min", "max", "count", "group", "stddev", "avg") + w.grouping() + "(" + w.vector(depth-1) + ")"
+	return pick(w, "sum", "sum", "sum", "avg", "min", "max", "count", "group", "avg") + w.grouping() + "(" + w.vector(depth-1) + ")"
 }
 
 func (w *writer) vector(depth int) string {
 	if depth <= 0 {
 		return w.series()
 	}
-	switch w.random.IntN(16) {
+	switch w.random.IntN(17) {
 	case 0, 1, 2, 3:
 		return w.aggregate(depth)
 	case 4:
@@ -180,12 +183,15 @@ func (w *writer) vector(depth int) string {
 			"sum by (le) (rate(latency_bucket[5m]))", "rate(latency_bucket[10m])", "sum by (le, job) (increase(latency_bucket[5m] offset 1m))",
 			"rate(duration[5m])", "sum by (job) (rate(duration[10m]))", "sum(rate(size_custom[10m]))", w.vector(depth-1)))
 	case 11:
-		return pick(w, "max_over_time", "avg_over_time", "sum_over_time", "rate", "last_over_time", "count_over_time", "absent_over_time") +
+		return pick(w, "max_over_time", "avg_over_time", "sum_over_time", "last_over_time", "count_over_time", "absent_over_time") +
 			"((" + w.vector(depth-1) + ")" + pick(w, "[10m:1m]", "[5m:]", "[1h:7m]", "[10m:30s] offset 2m", "[20m:1m] @ end()") + ")"
 	case 12:
 		return `label_replace(` + w.vector(depth-1) + `, "` + pick(w, "job", "new") + `", "x-$1", "` + pick(w, "job", "instance") + `", "(.*)")`
 	case 13:
 		return "absent(" + pick(w, w.selector("nothing"), w.selector("build_info"), w.vector(depth-1)) + ")"
+	case 15:
+		// Of sums it would show in which order they are added up, as a counter reset.
+		return pick(w, "rate", "increase", "resets") + "(" + w.selector(w.counter()) + pick(w, "[10m:1m]", "[5m:]", "[1h:7m]", "[10m:30s] offset 2m", "[20m:1m] @ end()") + ")"
 	case 14:
 		return pick(w, "absent_over_time", "present_over_time") + "(" + w.selector(pick(w, "nothing", "sparse", "build_info")) + w.window() + w.moved() + ")"
 	}

@@ -48,10 +48,11 @@ func (m *maker) instance(job, instance string) {
 		m.add(of("http_requests_total", "code", code), m.counter(m.times(15_000), 40))
 	}
 	m.add(of("errors_total"), m.counter(m.times(30_000), 3))
-	m.add(of("temperature", "room", fmt.Sprint("r", m.random.IntN(3))), m.gauge(m.times(20_000)))
+	m.add(of("temperature", "room", fmt.Sprint("r", m.random.IntN(3))), m.gauge(m.times(20_000), true))
+	m.add(of("weight"), m.gauge(m.times(30_000), false))
 	m.add(of("up"), m.flag(m.times(15_000)))
 	m.versions(of)
-	m.add(of("sparse"), m.gauge(m.times(420_000)))
+	m.add(of("sparse"), m.gauge(m.times(420_000), true))
 	m.classic(of)
 	m.native(of)
 }
@@ -101,21 +102,22 @@ func (m *maker) counter(times []int64, most int) floats {
 	return f
 }
 
-func (m *maker) gauge(times []int64) floats {
+// gauge walks at random; odd ones jump to NaN and infinity now and then.
+func (m *maker) gauge(times []int64, odd bool) floats {
 	f := floats{times: times}
 	v := m.random.Float64() * 40
 	for range times {
 		v += m.random.NormFloat64()
-		switch m.random.IntN(400) {
-		case 0:
-			f.values = append(f.values, math.NaN())
-		case 1:
-			f.values = append(f.values, math.Inf(1))
-		case 2:
-			f.values = append(f.values, -v)
-		default:
-			f.values = append(f.values, v)
+		value := v
+		switch n := m.random.IntN(400); {
+		case n == 0 && odd:
+			value = math.NaN()
+		case n == 1 && odd:
+			value = math.Inf(1)
+		case n == 2:
+			value = -v
 		}
+		f.values = append(f.values, value)
 	}
 	return f
 }

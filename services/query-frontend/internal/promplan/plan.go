@@ -178,8 +178,44 @@ func Plan(text string, parsed parser.Expr, o Options) (*Query, error) {
 		options: o, lookback: o.Lookback.Milliseconds(), known: map[string]int{},
 		query: &Query{Text: text, Parsed: parsed, Times: times, Span: spanOf(expr, times, o.Lookback.Milliseconds())},
 	}
-	p.query.Expr = p.rewrite(expr, times, true)
+	if p.query.Expr = expr; nested(expr) {
+		p.everySample(expr)
+	} else {
+		p.query.Expr = p.rewrite(expr, times, true)
+	}
 	return p.query, nil
+}
+
+// nested reports a fixed time inside of a subquery with a fixed time inside of another subquery: what Prometheus' engine makes of the first depends on where the
+// subqueries begin.
+func nested(expr parser.Expr) bool {
+	found := false
+	parser.Inspect(expr, func(node parser.Node, path []parser.Node) error {
+		if !isFixed(node) {
+			return nil
+		}
+		around, fixed := 0, false
+		for _, above := range path {
+			if _, ok := above.(*parser.SubqueryExpr); ok {
+				fixed = fixed || around > 0 && isFixed(above)
+				around++
+			}
+		}
+		found = found || fixed
+		return nil
+	})
+	return found
+}
+
+// isFixed reports a selector or subquery with @.
+func isFixed(node parser.Node) bool {
+	switch n := node.(type) {
+	case *parser.VectorSelector:
+		return n.Timestamp != nil
+	case *parser.SubqueryExpr:
+		return n.Timestamp != nil
+	}
+	return false
 }
 
 // planner cuts leaves out of one query.
@@ -258,11 +294,14 @@ func (p *planner) absent(call *parser.Call, g Grid) (parser.Expr, bool) {
 		selector = n
 	case *parser.MatrixSelector:
 		selector = n.VectorSelector.(*parser.VectorSelector)
-		inner = callOf("present_over_time", n)
+		inner = callOf("last_over_time", n) // which keeps names, so that series of several metrics stay different
 	default:
 		return nil, false
 	}
 	replaced, ok := p.leaf(&parser.AggregateExpr{Op: parser.GROUP, Expr: inner, PosRange: arg.PositionRange()}, g, false)
+	if !ok {
+		replaced, ok = p.leaf(arg, g, false)
+	}
 	if !ok {
 		return nil, false
 	}
@@ -420,7 +459,8 @@ func (p *planner) shapeOf(series parser.Expr) *Shape {
 			case *parser.MatrixSelector:
 				return p.shape(function, ranged.Range, ranged.VectorSelector.(*parser.VectorSelector))
 			case *parser.VectorSelector:
-				if function == rollup.Timestamp {
+				// Prometheus forgets the offset there.
+				if function == rollup.Timestamp && (ranged.Timestamp == nil || ranged.OriginalOffset == 0) {
 					return p.shape(function, p.options.Lookback, ranged)
 				}
 			}
