@@ -89,7 +89,7 @@ func (s *Service) open(c Config, d Deps) (err error) {
 		Parallel: c.Threads, Memory: c.ScanMemory, MaxSeries: c.MaxSeries, RangedFrom: c.RangedFrom, ColumnMemory: c.ColumnMemory,
 	})
 	points := metrics.New(cache.Of[*metricfile.Catalogue]{Cache: s.cache}, metrics.Options{
-		Parallel: c.Threads, Memory: c.ScanMemory, MaxSeries: c.MaxSeries, MaxSamples: c.MaxSamples,
+		Parallel: c.Threads, Memory: c.ScanMemory, MaxSeries: c.MaxSeries, MaxSamples: c.MaxSamples, RangedFrom: c.RangedFrom,
 	})
 	if state := s.cache.State(); d.Log != nil {
 		d.Log.Info("segment cache is open", "dir", dir, "files", state.Files, "bytes", state.Bytes, "budget", c.CacheSize)

@@ -11,7 +11,7 @@
 //   - The files are the index: it is rebuilt from the directory, least recently used first.
 //   - Objects are immutable (a segment's key is never written twice), so that nothing is ever revalidated.
 //
-// Parts of a segment are kept in a sparse file apart from whole ones (see Rows); these do not survive a restart. The package does not know
+// Parts of a segment are kept in a sparse file apart from whole ones (see Rows and Partial); these do not survive a restart. The package does not know
 // what is in a file, but for the row groups of a Parquet footer and for sidecars, which it keeps parsed by the function it is given.
 package cache
 

@@ -156,7 +156,7 @@ func (s *Scan) Exemplars(ctx context.Context, q Catalogue, emit func(arrow.Recor
 	if err != nil {
 		return err
 	}
-	c := s.collector(ctx, f, metricfile.WantExemplars)
+	c := s.collector(f, metricfile.WantExemplars)
 	var all []prom.Exemplar
 	var p metricfile.Points
 	for _, r := range f.rows {

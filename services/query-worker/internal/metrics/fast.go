@@ -32,7 +32,7 @@ func (s *Scan) fast(ctx context.Context, plan *vector.Plan, q *Vector) ([]prom.S
 	if plan.Aggregation != nil {
 		e.total = vector.NewGroups(plan.Aggregation, question.Steps)
 	}
-	if err := s.share(ctx, len(f.rows), rowsAtOnce, func() (func(int) error, func() error) { return e.begin(ctx) }); err != nil {
+	if err := s.share(ctx, len(f.rows), rowsAtOnce, e.begin); err != nil {
 		return nil, nil, err
 	}
 	if err := e.distinct(); err != nil {
@@ -148,8 +148,8 @@ type worker struct {
 	held      int
 }
 
-func (e *evaluation) begin(ctx context.Context) (func(int) error, func() error) {
-	w := &worker{of: e, collector: e.scan.collector(ctx, e.found, 0), noticed: map[string]bool{}}
+func (e *evaluation) begin() (func(int) error, func() error) {
+	w := &worker{of: e, collector: e.scan.collector(e.found, 0), noticed: map[string]bool{}}
 	if e.plan.Aggregation != nil {
 		w.groups = vector.NewGroups(e.plan.Aggregation, e.question.Steps)
 	}

@@ -144,7 +144,7 @@ func plainHint(h *histogram.FloatHistogram) *histogram.FloatHistogram {
 // scan begins a scan over all segments.
 func (l *lab) scan(t testing.TB, deletes ...Delete) *Scan {
 	t.Helper()
-	s := l.scanner.Begin(l.segments, 0, deletes...)
+	s := l.scanner.Begin(t.Context(), l.segments, 0, deletes...)
 	t.Cleanup(s.End)
 	return s
 }

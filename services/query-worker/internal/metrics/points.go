@@ -4,7 +4,6 @@ package metrics
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -43,7 +42,6 @@ func emptied[T any](lists [][]T) [][]T {
 
 // collector reads the points of rows. It is for one goroutine; rows should come in order.
 type collector struct {
-	ctx     context.Context //nolint:containedctx // it lives as long as one scan's work
 	scan    *Scan
 	found   *found
 	want    metricfile.Columns
@@ -71,8 +69,8 @@ func (c *clock) set(times []int64) {
 	}
 }
 
-func (s *Scan) collector(ctx context.Context, f *found, want metricfile.Columns) *collector {
-	return &collector{ctx: ctx, scan: s, found: f, want: want, readers: make([]*metricfile.Reader, len(s.segments))}
+func (s *Scan) collector(f *found, want metricfile.Columns) *collector {
+	return &collector{scan: s, found: f, want: want, readers: make([]*metricfile.Reader, len(s.segments))}
 }
 
 // collect reads the points of a row. They stay until the next call; histograms stay for ever.
@@ -118,7 +116,7 @@ func (c *collector) reader(segment int) (*metricfile.Reader, error) {
 	if known := c.readers[segment]; known != nil {
 		return known, nil
 	}
-	made, err := c.scan.reader(c.ctx, segment, c.found.catalogues[segment])
+	made, err := c.scan.reader(segment, c.found.catalogues[segment])
 	c.readers[segment] = made
 	return made, err
 }

@@ -130,7 +130,7 @@ type rolled struct {
 func (r *rolled) evaluate(ctx context.Context) error {
 	units := unitsOf(r.found.rows)
 	err := r.scan.share(ctx, len(units), rowsAtOnce, func() (func(int) error, func() error) {
-		e := &roller{of: r, collector: r.scan.collector(ctx, r.found, 0)}
+		e := &roller{of: r, collector: r.scan.collector(r.found, 0)}
 		return func(i int) error { return e.unit(units[i]) }, e.done
 	})
 	if err != nil {

@@ -81,6 +81,7 @@ func (s *Scan) findIn(segment int, c *metricfile.Catalogue, selectors [][]*label
 			continue
 		}
 		r.parts, any = append(r.parts, p), true
+		s.open[segment].needed.Add(entry.Bytes)
 		if r.tracks != nil {
 			continue
 		}

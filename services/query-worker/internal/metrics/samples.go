@@ -52,7 +52,7 @@ const rowsAtOnce = 32
 // each gives the Prometheus series of found rows, as they are read, from several goroutines at once.
 func (s *Scan) each(ctx context.Context, f *found, start, end int64, give func([]prom.Series) error) error {
 	return s.share(ctx, len(f.rows), rowsAtOnce, func() (func(int) error, func() error) {
-		c := s.collector(ctx, f, metricfile.WantValues)
+		c := s.collector(f, metricfile.WantValues)
 		return func(i int) error {
 			r := f.rows[i]
 			c.want = s.wanted(r)

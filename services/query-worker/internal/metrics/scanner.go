@@ -20,7 +20,9 @@ import (
 type Files interface {
 	Parsed(o cache.Object) (*metricfile.Catalogue, bool)
 	Sidecar(ctx context.Context, o cache.Object, u *cache.Usage) (*metricfile.Catalogue, error)
+	Has(o cache.Object) bool
 	File(ctx context.Context, o cache.Object, u *cache.Usage) (*cache.Pinned, error)
+	Partial(ctx context.Context, o cache.Object, u *cache.Usage) (*cache.Partial, error)
 }
 
 // Options bound scans.
@@ -32,6 +34,8 @@ type Options struct {
 	// MaxSeries and MaxSamples are the most of one answer, or evaluation.
 	MaxSeries  int
 	MaxSamples int64
+	// RangedFrom is the size of a file from which it is fetched as it is read, if less than a quarter of it is needed.
+	RangedFrom int64
 }
 
 // Scanner answers fragments.
@@ -50,7 +54,9 @@ func New(f Files, o Options) *Scanner {
 // Scan is one fragment on its way. It is for one goroutine.
 type Scan struct {
 	scanner    *Scanner
-	segments   []Segment // in the order of their keys
+	life       context.Context //nolint:containedctx // until End
+	end        context.CancelFunc
+	segments   []Segment // by their first times
 	deletes    []Delete
 	Statistics *Statistics
 	memory     allowance
@@ -62,23 +68,27 @@ type Scan struct {
 }
 
 // Begin prepares a fragment over segments, without the points of deletes that were not applied to them. End ends it.
-func (s *Scanner) Begin(segments []Segment, budget int64, deletes ...Delete) *Scan {
+func (s *Scanner) Begin(ctx context.Context, segments []Segment, budget int64, deletes ...Delete) *Scan {
 	segments = slices.Clone(segments)
 	slices.SortFunc(segments, func(a, b Segment) int {
 		return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.File.Key, b.File.Key), cmp.Compare(a.File.Bucket, b.File.Bucket))
 	})
 	statistics := &Statistics{Segments: int64(len(segments))}
 	statistics.Cache.Budget = budget
+	life, end := context.WithCancel(ctx)
 	return &Scan{
-		scanner: s, segments: segments, deletes: deletes, Statistics: statistics, memory: allowance{limit: s.options.Memory},
+		life: life, end: end, scanner: s, segments: segments, deletes: deletes, Statistics: statistics, memory: allowance{limit: s.options.Memory},
 		open: make([]openFile, len(segments)), maxSamples: s.options.MaxSamples, maxSeries: int64(s.options.MaxSeries),
 	}
 }
 
 // End lets the files go.
 func (s *Scan) End() {
+	s.end()
 	for i := range s.open {
-		s.open[i].close()
+		for _, done := range s.open[i].close {
+			done()
+		}
 	}
 }
 

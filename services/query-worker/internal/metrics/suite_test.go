@@ -34,7 +34,7 @@ func (l *suiteLake) Query(ctx context.Context, q promtest.Query) (prom.Result, e
 	if err != nil {
 		return prom.Result{}, err
 	}
-	s := l.scanner.Begin(l.segments, 0)
+	s := l.scanner.Begin(ctx, l.segments, 0)
 	defer s.End()
 	s.starts = true
 	return l.engine.Evaluate(ctx, s.source(), prom.Request{Expr: expr, Start: q.Start, End: q.End, Step: q.Step})

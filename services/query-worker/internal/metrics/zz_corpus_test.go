@@ -82,7 +82,7 @@ func BenchmarkCorpus(b *testing.B) {
 			cpu0 := cpu()
 			defer func() { b.ReportMetric(float64(cpu()-cpu0)/1e6/float64(b.N), "cpu-ms/op") }()
 			for b.Loop() {
-				s := l.scanner.Begin(l.segments, 0)
+				s := l.scanner.Begin(b.Context(), l.segments, 0)
 				n, samples := 0, 0
 				if _, err := s.Vector(b.Context(), v, func(batch arrow.RecordBatch) error {
 					n += int(batch.NumRows())

@@ -276,7 +276,7 @@ func TestCancel(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	f.scanner.engine = real
-	if s := f.scanner.cache.State(); s.Pinned != 0 {
+	if s := f.scanner.cache.(*cache.Cache[*Contents]).State(); s.Pinned != 0 {
 		t.Fatalf("%d files are still pinned", s.Pinned)
 	}
 }

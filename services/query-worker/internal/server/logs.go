@@ -25,7 +25,7 @@ func (s *Server) logWork(request *workerv1.ScanRequest, bytes int64) (work, erro
 	if err != nil {
 		return work{}, err
 	}
-	return work{name: name, begin: func() running {
+	return work{name: name, begin: func(context.Context) running {
 		scanning := s.logs.Begin(segments, bytes, deletes...)
 		return running{
 			do: func(ctx context.Context, emit func(arrow.RecordBatch) error) ([]prom.Annotation, error) {

@@ -31,8 +31,8 @@ func (s *Server) metricWork(request *workerv1.ScanRequest, bytes int64) (work, e
 	if err != nil {
 		return work{}, err
 	}
-	return work{name: name, begin: func() running {
-		scanning := s.points.Begin(segments, bytes, deletes...)
+	return work{name: name, begin: func(ctx context.Context) running {
+		scanning := s.points.Begin(ctx, segments, bytes, deletes...)
 		return running{
 			do: func(ctx context.Context, emit func(arrow.RecordBatch) error) ([]prom.Annotation, error) {
 				return do(ctx, scanning, emit)

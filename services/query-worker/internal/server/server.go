@@ -102,7 +102,7 @@ func (s *Server) Scan(request *workerv1.ScanRequest, stream grpc.ServerStreaming
 type work struct {
 	name string
 	// begin is called once the scan is let in.
-	begin func() running
+	begin func(ctx context.Context) running
 }
 
 // running is a fragment on its way.
@@ -134,7 +134,7 @@ func (s *Server) scan(ctx context.Context, w *work, send func(*workerv1.ScanResp
 		return nil, err
 	}
 	defer leave()
-	scanning := w.begin()
+	scanning := w.begin(ctx)
 	defer scanning.end()
 	remarks, err := scanning.do(ctx, func(batch arrow.RecordBatch) error {
 		encoded, err := encode(batch)
