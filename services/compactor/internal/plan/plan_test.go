@@ -216,3 +216,52 @@ func TestI9DeletesDoNotWait(t *testing.T) {
 		t.Errorf("%+v", made)
 	}
 }
+
+// sharded is an hour that was settled long ago, with one segment for each shard.
+func sharded(bytes int64, count uint32) plan.State {
+	s := settled(bytes)
+	one := s.Segments[0]
+	s.Segments = nil
+	for i := range count {
+		one.ID, one.Shard = lake.SegmentID(i+1), lake.Shard{Index: i, Count: count}
+		s.Segments = append(s.Segments, one)
+	}
+	return s
+}
+
+func TestI15AWindowThatGrowsHasMoreShardsAndNeverFewer(t *testing.T) {
+	t.Parallel()
+	policy := plan.Policy{Format: 2, Sharded: true}
+	for _, c := range []struct {
+		each  int64 // MiB of each of four shards
+		fresh int64
+		want  uint32
+	}{{1, 1, 4}, {20, 25, 4}, {40, 50, 4}, {60, 70, 8}, {60, 600, 16}, {60, 780, 16}} {
+		s := late(sharded(c.each<<20, 4), c.fresh<<20)
+		s.Segments[4].Shard = lake.Shard{}
+		made := plan.Make(s, policy)
+		check(t, s, policy, made)
+		most := uint32(0)
+		for _, m := range made.Merges {
+			most = max(most, m.Shards)
+		}
+		if most != c.want || !rewrites(made, 5) {
+			t.Errorf("4 shards of %d MiB and %d more become %d shards, want %d", c.each, c.fresh, most, c.want)
+		}
+	}
+}
+
+func TestI17RollupsAreNotCompacted(t *testing.T) {
+	t.Parallel()
+	s := late(late(settled(1<<20), 1<<20), 1<<20)
+	for i := range s.Segments {
+		s.Segments[i].Resolution = time.Minute
+	}
+	s.Deletes, s.Latest = []lake.Delete{{ID: 4, Start: s.Window.Start, End: s.Window.End()}}, 4
+	for _, asked := range []bool{false, true} {
+		s.Asked = asked
+		if made := plan.Make(s, plan.Policy{Format: 3, Sharded: true}); len(made.Merges) > 0 || !made.Again.IsZero() || made.Reason != "the window is empty" {
+			t.Errorf("%+v", made)
+		}
+	}
+}
