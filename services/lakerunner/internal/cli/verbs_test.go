@@ -27,6 +27,9 @@ func TestUsageOfDeletesAndRecovery(t *testing.T) {
 		"verification of no database":   {[]string{"verify"}, "LRDB_URL"},
 		"a sample of nothing":           {[]string{"verify", "--sample", "0"}, "--sample"},
 		"a repair that does not exist":  {[]string{"verify", "--repair", "yes"}, "want no or mark"},
+		"a rollup of nothing":           {[]string{"rollup", "run", "--at", "now"}, "--resolution"},
+		"a rollup of spans":             {[]string{"rollup", "plan", "--signal", "spans"}, "metrics or logs"},
+		"an unknown rollup command":     {[]string{"rollup", "burn"}, `unknown command "burn"`},
 		"verification in another shape": {[]string{"verify", "-o", "xml"}, "table or json"},
 	}
 	for name, c := range cases {
