@@ -19,6 +19,7 @@ const (
 	sampleSeed     = 20260301
 	trickleEvery   = 2 * time.Second
 	tricklePerTick = 40
+	metricsEvery   = 10 * time.Second
 )
 
 // loadSample puts the sample into the bucket and waits until all of it can be queried. An interrupted load is repeated with the
@@ -34,9 +35,18 @@ func (u *running) loadSample(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	u.options.say("loading %d rows of sample telemetry", sample.Rows(made))
+	metrics, _, err := sample.MetricObjects(sample.MetricOptions{Seed: sampleSeed, Organization: Organization, End: u.settings.SampleEnd})
+	if err != nil {
+		return err
+	}
+	u.options.say("loading sample telemetry: %d rows of logs, %d points of metrics", sample.Rows(made), sample.Points(metrics))
+	for _, o := range metrics {
+		if err := u.put(ctx, o.Key, o.Body); err != nil {
+			return err
+		}
+	}
 	for _, o := range made {
-		if err := u.put(ctx, o); err != nil {
+		if err := u.put(ctx, o.Key, o.Body); err != nil {
 			return err
 		}
 	}
@@ -48,8 +58,8 @@ func (u *running) loadSample(ctx context.Context) error {
 }
 
 // put writes an object, as a collector would. Only for a bucket that is not ours, whose events may go elsewhere, the notifier is told.
-func (u *running) put(ctx context.Context, o sample.Object) error {
-	written, err := u.bucket.Put(ctx, o.Key, bytes.NewReader(o.Body), int64(len(o.Body)))
+func (u *running) put(ctx context.Context, key string, body []byte) error {
+	written, err := u.bucket.Put(ctx, key, bytes.NewReader(body), int64(len(body)))
 	if err != nil {
 		return fmt.Errorf("put the sample: %w", err)
 	}
@@ -69,8 +79,11 @@ func (u *running) notify(ctx context.Context, written objects.Attributes) error 
 	return nil
 }
 
-// trickle goes on shopping until ctx ends.
+// trickle goes on shopping until ctx ends, with the pods of the sample: their metrics count from now on.
 func (u *running) trickle(ctx context.Context) error {
+	metrics := sample.NewMetrics(sample.MetricOptions{
+		Seed: sampleSeed, Organization: Organization, Collector: "trickle", End: u.options.Now(), Length: time.Nanosecond, Step: metricsEvery,
+	})
 	ticker := time.NewTicker(trickleEvery)
 	defer ticker.Stop()
 	for {
@@ -78,15 +91,33 @@ func (u *running) trickle(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-ticker.C:
-			made, err := sample.Objects(sample.Options{
-				Seed: uint64(now.UnixNano()), Organization: Organization, Collector: "trickle", End: now, Length: trickleEvery, Lines: tricklePerTick, Objects: 1,
-			})
-			if err != nil {
+			if err := u.trickleTo(ctx, metrics, now); err != nil {
 				return err
-			}
-			if err := u.put(ctx, made[0]); err != nil && ctx.Err() == nil {
-				u.options.Log.Warn("sample object lost", "error", err)
 			}
 		}
 	}
+}
+
+// trickleTo puts what the shop did until a time.
+func (u *running) trickleTo(ctx context.Context, metrics *sample.Metrics, now time.Time) error {
+	made, err := sample.Objects(sample.Options{
+		Seed: uint64(now.UnixNano()), Organization: Organization, Collector: "trickle", End: now, Length: trickleEvery, Lines: tricklePerTick, Objects: 1,
+	})
+	if err != nil {
+		return err
+	}
+	measured, err := metrics.Object(now)
+	if err != nil {
+		return err
+	}
+	if err := u.put(ctx, made[0].Key, made[0].Body); err != nil && ctx.Err() == nil {
+		u.options.Log.Warn("sample object lost", "error", err)
+	}
+	if measured.Points == 0 {
+		return nil
+	}
+	if err := u.put(ctx, measured.Key, measured.Body); err != nil && ctx.Err() == nil {
+		u.options.Log.Warn("sample object lost", "error", err)
+	}
+	return nil
 }
