@@ -20,6 +20,7 @@ import (
 // fast evaluates a plan over columns of rows. vector.ErrUnsure: the engine has to.
 func (s *Scan) fast(ctx context.Context, plan *vector.Plan, q *Vector) ([]prom.Series, annotations.Annotations, error) {
 	question := plan.Question
+	question.Stop = func() bool { return ctx.Err() != nil }
 	f, err := s.find(ctx, [][]*labels.Matcher{plan.Matchers}, question.First(), question.Last(), q.Shard)
 	if err != nil {
 		return nil, nil, err

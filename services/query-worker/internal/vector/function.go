@@ -83,8 +83,8 @@ func (f Function) least() int {
 // number is a column's type: floats, or what histograms count.
 type number interface{ ~uint64 | ~float64 }
 
-// Evaluate evaluates a question over a column of values, and gives a value for each of w.Steps; of Instant that may be a stale marker, which is no value. Of other
-// functions no value may be one.
+// Evaluate evaluates a question over a column of values, and gives a value for each of w.Steps: what is left of them when it is told to stop means nothing. Resets
+// are those of FindResets, where the function needs them.
 func Evaluate[T number](q *Question, w *Windows, values []T, resets []int32, out []float64) []float64 {
 	if cap(out) < len(w.Steps) {
 		out = make([]float64, len(w.Steps))
@@ -116,12 +116,24 @@ func Evaluate[T number](q *Question, w *Windows, values []T, resets []int32, out
 	case Irate, Idelta:
 		lastTwo(q, w, values, out)
 	default:
-		each := overWindow[T](q)
-		for i := range out {
-			out[i] = each(values[w.low[i]:w.high[i]])
-		}
+		overWindows(q, w, values, out)
 	}
 	return out
+}
+
+// askEvery is how many samples are looked at between two questions whether to stop.
+const askEvery = 1 << 20
+
+func overWindows[T number](q *Question, w *Windows, values []T, out []float64) {
+	each, looked := overWindow[T](q), int32(0)
+	for i := range out {
+		out[i] = each(values[w.low[i]:w.high[i]])
+		if looked += w.high[i] - w.low[i]; looked > askEvery {
+			if looked = 0; q.Stop != nil && q.Stop() {
+				return
+			}
+		}
+	}
 }
 
 // FindResets appends where a column of a counter is less than before.

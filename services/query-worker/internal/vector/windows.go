@@ -21,6 +21,8 @@ type Question struct {
 	Width int64
 	// Offset is taken from each time.
 	Offset int64
+	// Stop is asked now and then, if it is not nil, whether an answer is still wanted.
+	Stop func() bool
 }
 
 // First and Last are the times between which samples are looked at, both inclusive.
