@@ -128,3 +128,12 @@ func same(what string, got, want int64) error {
 	}
 	return nil
 }
+
+// floating reads a value as the Prometheus API writes it.
+func floating(v any) (float64, error) {
+	s, ok := v.(string)
+	if !ok {
+		return 0, fmt.Errorf("value %v is no string", v)
+	}
+	return strconv.ParseFloat(s, 64)
+}

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-// Package bench measures LakeRunner on a corpus: what ingest costs, how big the result is, and how fast the queries L1 to L7 are,
-// each beside its floor (what gunzip and decoding, or DuckDB on the same files, cost alone) and its aim.
+// Package bench measures LakeRunner on a corpus: what ingest costs, how big the result is, and how fast the queries L1 to L7 are on logs, or
+// M1 to M6 on metrics, each beside its floor (what gunzip and decoding, DuckDB on the same files, or Prometheus' engine on samples in memory,
+// cost alone) and its aim.
 //
-// Ingest runs in a process of its own, so that its CPU time and memory are its own and nobody else's. Queries go through the Loki
-// API, the client's time included. Every answer is compared with the corpus's truth.json; a wrong one fails the run.
+// Ingest runs in a process of its own, so that its CPU time and memory are its own and nobody else's. Queries go through the Loki or
+// Prometheus API, the client's time included. Every answer is compared with the corpus's truth.json, or with what Prometheus itself answers
+// on the same objects; a wrong one fails the run.
 package bench
 
 import (
@@ -21,6 +23,7 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/index"
+	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/local/postgres"
 )
 
@@ -61,17 +64,23 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	r := &result{command: o.Command, at: time.Now(), lines: t.Lines, load: load}
-	fmt.Fprintf(o.Out, "ingesting %d lines ...\n", t.Lines)
+	w.Signal = t.signal()
+	r := &result{command: o.Command, at: time.Now(), truth: t, load: load}
+	fmt.Fprintf(o.Out, "ingesting %s ...\n", t.size())
 	if r.ingest, err = measureIngest(ctx, o.Corpus, w, t); err != nil {
 		return err
 	}
-	fmt.Fprintf(o.Out, "%.0f rows per CPU-second; compacting ...\n", r.ingest.rowsPerCPU())
+	fmt.Fprintf(o.Out, "%.0f %s per CPU-second; compacting ...\n", r.ingest.perCPU(t.units()), t.unit())
 	if r.compaction, err = w.compact(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(o.Out, "%.0f rows per CPU-second all in; querying ...\n", r.rowsPerCPU())
-	if err := r.measureQueries(ctx, w, t); err != nil {
+	fmt.Fprintf(o.Out, "%.0f %s per CPU-second all in; querying ...\n", r.perCPU(), t.unit())
+	if w.Signal == lake.SignalMetrics {
+		err = r.measureMetricQueries(ctx, o, w)
+	} else {
+		err = r.measureQueries(ctx, w, t)
+	}
+	if err != nil {
 		return err
 	}
 	return r.finish(o)
@@ -130,11 +139,15 @@ func measureIngest(ctx context.Context, corpus string, w workplace, t *truth) (f
 	if f.Objects, err = fillBucket(corpus, w.bucket()); err != nil {
 		return f, err
 	}
-	if f.DecodeCPU, f.Rows, f.OTLP, err = decodeFloor(corpus); err != nil {
+	decode := decodeLogs
+	if w.Signal == lake.SignalMetrics {
+		decode = decodeMetrics
+	}
+	if f.DecodeCPU, f.Rows, f.OTLP, err = decodeFloor(corpus, decode); err != nil {
 		return f, err
 	}
-	if f.Rows != t.Lines {
-		return f, fmt.Errorf("the corpus has %d rows, its truth.json says %d", f.Rows, t.Lines)
+	if f.Rows != t.rows() {
+		return f, fmt.Errorf("the corpus has %d rows, its truth.json says %d", f.Rows, t.rows())
 	}
 	cmd, err := w.child(ctx, "ingest")
 	if err != nil {
@@ -147,7 +160,7 @@ func measureIngest(ctx context.Context, corpus string, w workplace, t *truth) (f
 	f.Wall = time.Since(started)
 	usage := usageOf(cmd)
 	f.CPU, f.PeakRSS = cpuOf(usage), usage.Maxrss*1024
-	f.Stored, err = liveSegments(ctx, w.Database)
+	f.Stored, err = w.liveSegments(ctx)
 	return f, err
 }
 
@@ -161,6 +174,11 @@ func (r *result) measureQueries(ctx context.Context, w workplace, t *truth) erro
 		}
 		r.queries = append(r.queries, figures)
 	}
+	return r.measureFloors(ctx, w)
+}
+
+// measureFloors measures what the queries cost DuckDB on the same files.
+func (r *result) measureFloors(ctx context.Context, w workplace) error {
 	floor, err := openFloor(ctx, w)
 	if err != nil {
 		return err

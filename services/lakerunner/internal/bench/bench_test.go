@@ -54,7 +54,7 @@ func TestChecks(t *testing.T) {
 func TestReport(t *testing.T) {
 	t.Parallel()
 	r := &result{
-		command: "make bench CORPUS=dir", at: time.Unix(1_790_000_000, 0), lines: 100,
+		command: "make bench CORPUS=dir", at: time.Unix(1_790_000_000, 0), truth: &truth{Lines: 100},
 		ingest: ingestFigures{
 			Rows: 100, Objects: 1, CPU: time.Second, Wall: time.Second, PeakRSS: 5e8, Stored: storedFigures{Segments: 2, Rows: 100, Bytes: 180, Sidecars: 20}, OTLP: 1000, DecodeCPU: time.Second / 4,
 		},

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/stack"
 )
 
@@ -29,6 +30,7 @@ type workplace struct {
 	Database string
 	Dir      string
 	APIKey   string
+	Signal   lake.Signal
 }
 
 func (w workplace) config() string { return filepath.Join(w.Dir, "lakerunner.yaml") }

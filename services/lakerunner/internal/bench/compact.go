@@ -35,7 +35,7 @@ type storedFigures struct {
 
 // compact runs a compactor, in a process of its own, until it has nothing left to do.
 func (w workplace) compact(ctx context.Context) (f compactionFigures, err error) {
-	before, err := liveSegments(ctx, w.Database)
+	before, err := w.liveSegments(ctx)
 	if err != nil {
 		return f, err
 	}
@@ -51,7 +51,7 @@ func (w workplace) compact(ctx context.Context) (f compactionFigures, err error)
 	f.Wall = time.Since(started)
 	usage := usageOf(cmd)
 	f.CPU, f.PeakRSS = cpuOf(usage), usage.Maxrss*1024
-	if f.After, err = liveSegments(ctx, w.Database); err != nil {
+	if f.After, err = w.liveSegments(ctx); err != nil {
 		return f, err
 	}
 	if f.After.Rows != before.Rows {
@@ -121,7 +121,7 @@ func poll(ctx context.Context, done func() (bool, error)) error {
 
 // extent is the stretch of time that has rows.
 func (w workplace) extent(ctx context.Context) (start, end time.Time, err error) {
-	segments, err := lookupAll(ctx, w.Database)
+	segments, err := w.lookupAll(ctx)
 	if err != nil {
 		return start, end, err
 	}
@@ -136,8 +136,8 @@ func (w workplace) extent(ctx context.Context) (start, end time.Time, err error)
 	return start, end, nil
 }
 
-func liveSegments(ctx context.Context, database string) (f storedFigures, err error) {
-	segments, err := lookupAll(ctx, database)
+func (w workplace) liveSegments(ctx context.Context) (f storedFigures, err error) {
+	segments, err := w.lookupAll(ctx)
 	for _, s := range segments {
 		f.Segments++
 		f.Rows += s.Rows
@@ -147,14 +147,14 @@ func liveSegments(ctx context.Context, database string) (f storedFigures, err er
 	return f, err
 }
 
-func lookupAll(ctx context.Context, database string) ([]lake.Segment, error) {
-	idx, err := index.Open(ctx, index.Config{URL: database, MaxConns: 1})
+func (w workplace) lookupAll(ctx context.Context) ([]lake.Segment, error) {
+	idx, err := index.Open(ctx, index.Config{URL: w.Database, MaxConns: 1})
 	if err != nil {
 		return nil, err
 	}
 	defer idx.Close()
 	answer, err := idx.Lookup(ctx, index.Query{
-		Organization: organization, Signal: lake.SignalLogs, Start: time.Unix(0, 0), End: time.Now().Add(48 * time.Hour),
+		Organization: organization, Signal: w.Signal, Start: time.Unix(0, 0), End: time.Now().Add(48 * time.Hour),
 	})
 	return answer.Segments, err
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lakerunner/lakerunner/pkg/engine"
+	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/segfile"
 )
 
@@ -21,14 +22,17 @@ type floor struct {
 	config   engine.Config
 	engine   *engine.Engine
 	files    string // the table function that reads all segments
-	services string // rows (file, stream, service) as SQL values
+	services string // rows (file, stream, service) as SQL values; empty: there are no log streams
 }
 
 func openFloor(ctx context.Context, w workplace) (*floor, error) {
-	pattern := filepath.Join(w.bucket(), "db", organization, "logs", "*", "*", "*.parquet")
-	services, err := servicesOf(pattern)
-	if err != nil {
-		return nil, err
+	pattern := filepath.Join(w.bucket(), "db", organization, w.Signal.String(), "*", "*", "*.parquet")
+	services := ""
+	if w.Signal == lake.SignalLogs {
+		var err error
+		if services, err = servicesOf(pattern); err != nil {
+			return nil, err
+		}
 	}
 	f := &floor{
 		config:   engine.Config{Dir: w.bucket(), MemoryLimit: 4 << 30},
@@ -79,6 +83,9 @@ func (f *floor) reopen(ctx context.Context) (err error) {
 	f.close()
 	if f.engine, err = engine.Open(ctx, f.config); err != nil {
 		return err
+	}
+	if f.services == "" {
+		return nil
 	}
 	return f.run(ctx, "CREATE TABLE services AS SELECT * FROM (VALUES "+f.services+") t(file, stream, service)")
 }

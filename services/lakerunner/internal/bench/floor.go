@@ -12,6 +12,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"go.opentelemetry.io/collector/pdata/plog/plogotlp"
+	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 )
 
 // corpusObjects lists the corpus's objects in order.
@@ -24,14 +25,14 @@ func corpusObjects(corpus string) ([]string, error) {
 }
 
 // decodeFloor is the CPU time that gunzip and OTLP decoding alone take, on one thread.
-func decodeFloor(corpus string) (cpu time.Duration, rows, bytes int64, err error) {
+func decodeFloor(corpus string, decode func(raw []byte) (rows int64, err error)) (cpu time.Duration, rows, bytes int64, err error) {
 	paths, err := corpusObjects(corpus)
 	if err != nil {
 		return 0, 0, 0, err
 	}
 	before := processCPU()
 	for _, path := range paths {
-		n, size, err := decodeObject(path)
+		n, size, err := decodeObject(path, decode)
 		if err != nil {
 			return 0, 0, 0, fmt.Errorf("decode %s: %w", path, err)
 		}
@@ -41,7 +42,7 @@ func decodeFloor(corpus string) (cpu time.Duration, rows, bytes int64, err error
 	return processCPU() - before, rows, bytes, nil
 }
 
-func decodeObject(path string) (rows, bytes int64, err error) {
+func decodeObject(path string, decode func([]byte) (int64, error)) (rows, bytes int64, err error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return 0, 0, err
@@ -55,11 +56,20 @@ func decodeObject(path string) (rows, bytes int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
+	rows, err = decode(raw)
+	return rows, int64(len(raw)), err
+}
+
+func decodeLogs(raw []byte) (rows int64, err error) {
 	request := plogotlp.NewExportRequest()
-	if err := request.UnmarshalProto(raw); err != nil {
-		return 0, 0, err
-	}
-	return int64(request.Logs().LogRecordCount()), int64(len(raw)), nil
+	err = request.UnmarshalProto(raw)
+	return int64(request.Logs().LogRecordCount()), err
+}
+
+func decodeMetrics(raw []byte) (points int64, err error) {
+	request := pmetricotlp.NewExportRequest()
+	err = request.UnmarshalProto(raw)
+	return int64(request.Metrics().DataPointCount()), err
 }
 
 // processCPU is the user and system time of this process so far.

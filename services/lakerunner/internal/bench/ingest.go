@@ -55,8 +55,8 @@ func linkOrCopy(from, to string) error {
 }
 
 // announce writes receipt and task of each object, as the notifier does for events.
-func announce(ctx context.Context, database string, services *stack.Stack) error {
-	idx, err := index.Open(ctx, index.Config{URL: database})
+func (w workplace) announce(ctx context.Context, services *stack.Stack) error {
+	idx, err := index.Open(ctx, index.Config{URL: w.Database})
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func announce(ctx context.Context, database string, services *stack.Stack) error
 		}
 		notices = append(notices, index.Notice{
 			Object:       lake.Object{Bucket: bucketName, Key: o.Key, Tag: o.Tag, Size: o.Size, LastModified: o.LastModified},
-			Organization: organization, Collector: "corpus", Signal: lake.SignalLogs,
+			Organization: organization, Collector: "corpus", Signal: w.Signal,
 		})
 	}
 	for batch := range slices.Chunk(notices, announced) {
@@ -92,7 +92,7 @@ func ingestRole(ctx context.Context, w workplace) error {
 	if err != nil {
 		return err
 	}
-	if err := announce(ctx, w.Database, services); err != nil {
+	if err := w.announce(ctx, services); err != nil {
 		return errors.Join(err, services.Stop(ctx))
 	}
 	return errors.Join(awaitIdle(ctx, w.Database), services.Stop(ctx))

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/lakerunner/lakerunner/pkg/lake"
 )
 
 // ingestFigures are what ingest of the corpus cost.
@@ -24,17 +26,19 @@ type ingestFigures struct {
 	DecodeCPU     time.Duration
 }
 
-func (f ingestFigures) rowsPerCPU() float64   { return float64(f.Rows) / f.CPU.Seconds() }
-func (f ingestFigures) decodePerCPU() float64 { return float64(f.Rows) / f.DecodeCPU.Seconds() }
+func (f ingestFigures) perCPU(units int64) float64 { return float64(units) / f.CPU.Seconds() }
+func (f ingestFigures) decodePerCPU(units int64) float64 {
+	return float64(units) / f.DecodeCPU.Seconds()
+}
 
 func (f storedFigures) sidecarShare() float64 { return float64(f.Sidecars) / float64(f.Bytes) }
 func (f storedFigures) per(otlp int64) float64 {
 	return float64(f.Bytes+f.Sidecars) / float64(otlp)
 }
 
-// rowsPerCPU is that of ingest and compaction together.
-func (r *result) rowsPerCPU() float64 {
-	return float64(r.ingest.Rows) / (r.ingest.CPU + r.compaction.CPU).Seconds()
+// perCPU is that of ingest and compaction together.
+func (r *result) perCPU() float64 {
+	return float64(r.truth.units()) / (r.ingest.CPU + r.compaction.CPU).Seconds()
 }
 
 // queryFigures are what one query took.
@@ -43,14 +47,15 @@ type queryFigures struct {
 	// first is with an empty segment cache, cold after a restart with the page cache dropped, warm the median of five.
 	first, cold, warm    time.Duration
 	floorCold, floorWarm time.Duration
-	problem              error // the answer was wrong
+	engine               time.Duration // of Prometheus, over samples in memory; of metrics alone
+	problem              error         // the answer was wrong
 }
 
 // result is a whole run.
 type result struct {
 	command      string
 	at           time.Time
-	lines        int64
+	truth        *truth
 	ingest       ingestFigures
 	compaction   compactionFigures
 	queries      []queryFigures
@@ -76,10 +81,14 @@ func (r *result) failures() []string {
 
 // write prints the run as Markdown, whose tables are readable as plain text too.
 func (r *result) write(out io.Writer) {
-	fmt.Fprintf(out, "Corpus: %d log lines, %.0f MB of OTLP. Command: `%s`. Date: %s. Machine: %s; load average at the start: %s.\n\n", r.lines, float64(r.ingest.OTLP)/1e6, r.command, r.at.UTC().Format("2006-01-02"), machine(), r.load)
-	r.writeIngest(out)
-	fmt.Fprintln(out)
-	r.writeQueries(out)
+	fmt.Fprintf(out, "Corpus: %s, %.0f MB of OTLP. Command: `%s`. Date: %s. Machine: %s; load average at the start: %s.\n\n", r.truth.size(), float64(r.ingest.OTLP)/1e6, r.command, r.at.UTC().Format("2006-01-02"), machine(), r.load)
+	if r.truth.signal() == lake.SignalMetrics {
+		r.writeMetrics(out)
+	} else {
+		r.writeIngest(out)
+		fmt.Fprintln(out)
+		r.writeQueries(out)
+	}
 	r.writeNotes(out)
 }
 
@@ -88,7 +97,7 @@ func (r *result) writeIngest(out io.Writer) {
 	megabytes := func(n int64) string { return fmt.Sprintf("%.0f", float64(n)/1e6) }
 	writeRows(out, [][]string{
 		{"ingest and compaction", "level 0", "compacted, all in", "asked", "aim", "floor"},
-		{"rows per CPU-second", fmt.Sprintf("%.0f", f.rowsPerCPU()), fmt.Sprintf("%.0f", r.rowsPerCPU()), "70,000", "160,000", fmt.Sprintf("%.0f (gunzip + OTLP decoding alone)", f.decodePerCPU())},
+		{"rows per CPU-second", fmt.Sprintf("%.0f", f.perCPU(f.Rows)), fmt.Sprintf("%.0f", r.perCPU()), "70,000", "160,000", fmt.Sprintf("%.0f (gunzip + OTLP decoding alone)", f.decodePerCPU(f.Rows))},
 		{"rows per CPU-second of compaction alone", "", fmt.Sprintf("%.0f", float64(f.Rows)/c.CPU.Seconds()), "", "", ""},
 		{"bytes at rest per byte of OTLP", fmt.Sprintf("%.3f", f.Stored.per(f.OTLP)), fmt.Sprintf("%.3f", c.After.per(f.OTLP)), "0.18", "0.13", ""},
 		{"sidecars, share of segment bytes", fmt.Sprintf("%.1f %%", 100*f.Stored.sidecarShare()), fmt.Sprintf("%.1f %%", 100*c.After.sidecarShare()), "15 %", "15 %", ""},

@@ -113,7 +113,7 @@ func (f *smallFigures) run(ctx context.Context, w workplace) error {
 		return fmt.Errorf("ingest: %w", err)
 	}
 	f.IngestCPU = cpuOf(usageOf(cmd))
-	if f.Level0, err = liveSegments(ctx, w.Database); err != nil {
+	if f.Level0, err = w.liveSegments(ctx); err != nil {
 		return err
 	}
 	compaction, err := w.compact(ctx)
