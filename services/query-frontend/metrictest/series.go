@@ -65,8 +65,8 @@ func (m *maker) times(interval int64) []int64 {
 		if gap && m.random.IntN(150) == 0 {
 			t += m.random.Int64N(20 * 60_000)
 		}
-		if t < m.end {
-			out = append(out, t+m.random.Int64N(50))
+		if late := t + m.random.Int64N(50); late < m.end {
+			out = append(out, late)
 		}
 	}
 	return out
