@@ -181,10 +181,11 @@ func (c *Catalogue) readPlaces(d *decoder) {
 
 // readIndex reads the directory of blocks.
 func (c *Catalogue) readIndex(d *decoder, encoded []byte) {
-	names, rows, groups, sizes := d.ints(), d.ints(), d.ints(), d.ints()
+	limit := len(encoded) // each block has a byte at least
+	names, rows, groups, sizes := d.ints(limit), d.ints(limit), d.ints(limit), d.ints(limit)
 	var own [maxOwn][]int64
 	for i := range c.layout.own {
-		own[i] = d.ints()
+		own[i] = d.ints(limit)
 	}
 	n := len(names)
 	same := len(rows) == n && len(groups) == n && len(sizes) == n

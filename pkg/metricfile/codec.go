@@ -49,8 +49,9 @@ func (e *encoder) table(values []string) {
 
 // decoder reads what encoder wrote. After an error it reads zeros.
 type decoder struct {
-	b   []byte
-	err error
+	b       []byte
+	err     error
+	numbers int // floats so far
 }
 
 func (d *decoder) fail() {
@@ -95,10 +96,10 @@ func (d *decoder) string() string { return string(d.bytes(int(min(d.uint(), maxB
 // maxVector bounds vectors whose bytes do not tell how long they are.
 const maxVector = 1 << 24
 
-func (d *decoder) ints() []int64 {
-	n := d.uint()
-	if d.err != nil || n > maxVector {
-		d.fail()
+// ints reads at most so many integers.
+func (d *decoder) ints(limit int) []int64 {
+	n := d.below(limit + 1)
+	if d.err != nil {
 		return nil
 	}
 	values, rest, err := chunk.Ints(nil, d.b, int(n))
@@ -110,10 +111,12 @@ func (d *decoder) ints() []int64 {
 	return values
 }
 
+// maxFloats bounds floats that have their number before them: bounds.
+const maxFloats = 1 << 16
+
 func (d *decoder) floats() []float64 {
-	n := d.uint()
-	if d.err != nil || n > maxVector {
-		d.fail()
+	n := d.below(maxFloats + 1)
+	if d.err != nil {
 		return nil
 	}
 	values, rest, err := chunk.Floats(nil, d.b, int(n))
@@ -122,6 +125,9 @@ func (d *decoder) floats() []float64 {
 		return nil
 	}
 	d.b = rest
+	if d.numbers += len(values); d.numbers > maxVector {
+		d.fail()
+	}
 	return values
 }
 
@@ -134,7 +140,7 @@ type table struct {
 func (d *decoder) table() table {
 	var t table
 	end := int64(0)
-	for _, n := range d.ints() {
+	for _, n := range d.ints(len(d.b)) { // one of them at most is empty
 		if n < 0 || end+n > int64(len(d.b)) || end+n > 1<<32-1 {
 			d.fail()
 			return table{}

@@ -37,9 +37,9 @@ const (
 
 const (
 	// maxBuckets bounds the buckets of all shapes of a series.
-	maxBuckets = 1 << 22
+	maxBuckets = 1 << 20
 	// maxHistogramNumbers bounds the buckets of all histograms of a series.
-	maxHistogramNumbers = 1 << 28
+	maxHistogramNumbers = 1 << 26
 )
 
 func shapeOfHistogram(h *histogram.FloatHistogram) histogramShape {

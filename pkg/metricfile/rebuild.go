@@ -8,10 +8,9 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/parquet-go/parquet-go"
-	"github.com/parquet-go/parquet-go/encoding/rle"
 	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
 	"github.com/prometheus/common/model"
@@ -89,26 +88,50 @@ type leaf struct {
 }
 
 func openFooter(file io.ReaderAt, size int64) (*footerReader, error) {
-	f, err := parquet.OpenFile(file, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	footer, err := readFooter(file, size)
 	if err != nil {
 		return nil, fmt.Errorf("read footer of metric segment: %w", err)
 	}
-	document, ok := f.Lookup(metadataSegment)
-	if !ok {
+	at := slices.IndexFunc(footer.KeyValueMetadata, func(kv format.KeyValue) bool { return kv.Key == metadataSegment })
+	if at < 0 {
 		return nil, fmt.Errorf("a Parquet file, but not a metric segment: no %s in its footer: %w", metadataSegment, errDamaged)
 	}
-	t, err := unmarshalTotals([]byte(document))
+	t, err := unmarshalTotals([]byte(footer.KeyValueMetadata[at].Value))
 	if err != nil {
 		return nil, err
 	}
-	r := &footerReader{file: file, size: size, totals: t, layout: layoutOf(&t.Meta), groups: f.Metadata().RowGroups, labels: labels.NewScratchBuilder(16)}
+	r := &footerReader{file: file, size: size, totals: t, layout: layoutOf(&t.Meta), groups: footer.RowGroups, labels: labels.NewScratchBuilder(16)}
 	r.schema = r.layout.schema()
 	r.z, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxBlob))
 	return r, err
 }
 
+func readFooter(file io.ReaderAt, size int64) (*format.FileMetaData, error) {
+	const tail = 4 + len(parquetMagic)
+	var end [tail]byte
+	if size < int64(tail) {
+		return nil, errDamaged
+	}
+	if _, err := file.ReadAt(end[:], size-int64(tail)); err != nil && err != io.EOF {
+		return nil, err
+	}
+	n := int64(binary.LittleEndian.Uint32(end[:]))
+	if string(end[4:]) != parquetMagic || n > size-int64(tail) {
+		return nil, errDamaged
+	}
+	b := make([]byte, n)
+	if _, err := file.ReadAt(b, size-int64(tail)-n); err != nil && err != io.EOF {
+		return nil, err
+	}
+	footer := &format.FileMetaData{}
+	if err := thrift.Unmarshal(new(thrift.CompactProtocol), b, footer); err != nil {
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return footer, nil
+}
+
 func (r *footerReader) readGroup(g *format.RowGroup) error {
-	if len(g.Columns) != len(r.schema) || g.NumRows <= 0 || g.NumRows > math.MaxInt32 {
+	if len(g.Columns) != len(r.schema) || g.NumRows <= 0 || g.NumRows > maxVector {
 		return errDamaged
 	}
 	r.rows, r.leaves, r.next, r.places = int(g.NumRows), make([]leaf, len(r.schema)), [fixedColumns]int{}, groupPlaces{}
@@ -159,6 +182,9 @@ func (r *footerReader) readLeaf(i int, m *format.ColumnMetaData) (err error) {
 		return errDamaged
 	}
 	entries := int(header.DataPageHeader.V.NumValues)
+	if entries < 0 || entries > maxVector {
+		return errDamaged
+	}
 	values := page
 	if col.nesting != required && col.nesting != optional {
 		if l.repeated, values, err = levels(values, entries); err != nil {
@@ -209,11 +235,49 @@ func levels(b []byte, n int) (decoded []uint8, rest []byte, err error) {
 	if uint64(size) > uint64(len(b)-4) {
 		return nil, nil, errDamaged
 	}
-	decoded, err = (&rle.Encoding{BitWidth: 1}).DecodeLevels(nil, b[4:][:size])
-	if err != nil || len(decoded) < n {
-		return nil, nil, errDamaged
+	values, err := hybrid(b[4:][:size], 1, n)
+	decoded = make([]uint8, len(values))
+	for i, v := range values {
+		decoded[i] = uint8(v)
 	}
-	return decoded[:n], b[4+size:], nil
+	return decoded, b[4+size:], err
+}
+
+// hybrid decodes n numbers of Parquet's mixture of runs and packed bits, and no more than that, whatever the runs say.
+func hybrid(b []byte, width, n int) ([]int32, error) {
+	size := (width + 7) / 8
+	var values []int32
+	for len(values) < n {
+		head, k := binary.Uvarint(b)
+		if k <= 0 || head>>1 == 0 {
+			return nil, errDamaged
+		}
+		b = b[k:]
+		if head&1 == 0 {
+			if len(b) < size {
+				return nil, errDamaged
+			}
+			v := int32(0)
+			for i := range size {
+				v |= int32(b[i]) << (8 * i)
+			}
+			values = append(values, slices.Repeat([]int32{v}, int(min(head>>1, uint64(n-len(values)))))...)
+			b = b[size:]
+			continue
+		}
+		if head>>1 > uint64(len(b)) || len(b) < int(head>>1)*width {
+			return nil, errDamaged
+		}
+		for i := range min(8*int(head>>1), n-len(values)) {
+			v := int32(0)
+			for bit := i * width; bit < (i+1)*width; bit++ {
+				v |= int32(b[bit/8]>>(bit%8)&1) << (bit - i*width)
+			}
+			values = append(values, v)
+		}
+		b = b[int(head>>1)*width:]
+	}
+	return values, nil
 }
 
 // texts splits a PLAIN page of byte arrays.
@@ -248,10 +312,9 @@ func (l *leaf) index(entries int) (err error) {
 	if len(b) == 0 || b[0] == 0 || b[0] > 31 {
 		return errDamaged
 	}
-	if l.indexes, err = (&rle.Encoding{BitWidth: int(b[0])}).DecodeInt32(nil, b[1:]); err != nil || len(l.indexes) < n {
-		return errDamaged
+	if l.indexes, err = hybrid(b[1:], int(b[0]), n); err != nil {
+		return err
 	}
-	l.indexes = l.indexes[:n]
 	for _, i := range l.indexes {
 		if i < 0 || int(i) >= len(l.dictionary) {
 			return errDamaged

@@ -157,6 +157,9 @@ func checkPoints(s *Series, p *Points, window lake.Window) error {
 	default:
 		ok = false
 	}
+	if len(s.Bounds) > maxFloats {
+		return fault.New(fault.Exhausted, "a series with %d bounds", len(s.Bounds))
+	}
 	if !ok {
 		return fault.New(fault.Internal, "columns of points do not fit a %s series", s.Kind)
 	}
