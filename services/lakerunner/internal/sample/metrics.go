@@ -26,6 +26,7 @@ type MetricOptions struct {
 	Length       time.Duration // time covered; default 1 hour
 	Step         time.Duration // between points of a series; default 15 seconds
 	Objects      int           // objects they are spread over, in time order; default 12
+	Endless      bool          // keep nothing: Series has no samples
 }
 
 // MetricObject is one source object.

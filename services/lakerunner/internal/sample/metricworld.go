@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 )
 
 // instrument is what a metric is measured with.
@@ -55,11 +57,17 @@ type track struct {
 	// exponential counts by index.
 	exponential map[int32]uint64
 	zero        uint64
-	observed    []float64 // of a summary, since it began
+	observed    []float64 // of a summary, lately
 	exemplar    *observation
 	// asked is when a delta was told last.
 	asked time.Time
+	// otlp are the attributes, and series what the track is in Prometheus, by suffix and label.
+	otlp   []*commonpb.KeyValue
+	series map[seriesOf]*Series
 }
+
+// seriesOf tells the series of one track from one another.
+type seriesOf struct{ suffix, label, text string }
 
 // observation is a measurement that is kept as an exemplar.
 type observation struct {
@@ -120,7 +128,14 @@ func newMetricWorld(o MetricOptions, start time.Time) *metricWorld {
 func (w *metricWorld) begin(p *metricPod, at time.Time) {
 	p.tracks = nil
 	add := func(m *metricKind, attributes ...attribute) {
-		t := &track{metric: m, attributes: attributes, asked: at, exponential: map[int32]uint64{}, buckets: make([]uint64, len(m.bounds)+1)}
+		t := &track{metric: m, attributes: attributes, asked: at, exponential: map[int32]uint64{}, buckets: make([]uint64, len(m.bounds)+1), series: map[seriesOf]*Series{}}
+		for _, a := range attributes {
+			if a.isNumber {
+				t.otlp = append(t.otlp, integer(a.otlp, a.number))
+			} else {
+				t.otlp = append(t.otlp, text(a.otlp, a.text))
+			}
+		}
 		p.tracks = append(p.tracks, t)
 	}
 	kinds := metricKinds()
@@ -285,7 +300,7 @@ func (w *metricWorld) sample(t *track, at time.Time) {
 			t.exponential[exponentialIndex(v, t.metric.scale)]++
 		}
 	case instrumentSummary:
-		t.observed = append(t.observed, v)
+		t.observed = append(t.observed[max(0, len(t.observed)-summarized):], v)
 	default:
 		i, _ := slices.BinarySearch(t.metric.bounds, v)
 		t.buckets[i]++
@@ -314,12 +329,14 @@ func (w *metricWorld) poisson(mean float64) int {
 	return n
 }
 
+// summarized is how many measurements a summary looks back at.
+const summarized = 200
+
 // quantile is that of what a summary saw lately.
 func (t *track) quantile(q float64) float64 {
-	seen := t.observed[max(0, len(t.observed)-200):]
-	if len(seen) == 0 {
+	if len(t.observed) == 0 {
 		return math.NaN()
 	}
-	sorted := slices.Sorted(slices.Values(seen))
+	sorted := slices.Sorted(slices.Values(t.observed))
 	return sorted[int(q*float64(len(sorted)-1))]
 }

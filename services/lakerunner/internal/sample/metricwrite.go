@@ -101,38 +101,35 @@ func (w *metricWriter) targets() {
 		s := w.at(labels.FromMap(l), false)
 		first, last := w.spans[p][0], w.spans[p][1]
 		for at := first; at.Before(last); at = at.Add(150 * time.Second) {
-			s.Samples = append(s.Samples, Sample{Time: at.UnixMilli(), Value: 1})
+			w.keep(s, Sample{Time: at.UnixMilli(), Value: 1})
 			w.points++
 		}
-		s.Samples = append(s.Samples, Sample{Time: last.UnixMilli(), Value: 1})
+		w.keep(s, Sample{Time: last.UnixMilli(), Value: 1})
 		w.points++
+	}
+}
+
+// keep notes a sample for those who ask for Series.
+func (w *metricWriter) keep(s *Series, one Sample) {
+	if !w.options.Endless {
+		s.Samples = append(s.Samples, one)
 	}
 }
 
 // measured is a point under way.
 type measured struct {
-	w        *metricWriter
-	p        *metricPod
-	t        *track
-	metric   *metricspb.Metric
-	at       time.Time
-	start    time.Time // zero: none
-	stale    bool
-	otlp     []*commonpb.KeyValue
-	labels   map[string]string
-	delta    bool
-	exemplar []*metricspb.Exemplar
+	w      *metricWriter
+	p      *metricPod
+	t      *track
+	metric *metricspb.Metric
+	at     time.Time
+	start  time.Time // zero: none
+	stale  bool
+	delta  bool
 }
 
 func (w *metricWriter) point(p *metricPod, t *track, at time.Time, stale bool) {
-	m := &measured{w: w, p: p, t: t, metric: w.metricOf(p, t.metric), at: at, stale: stale, labels: p.labels()}
-	for _, a := range t.attributes {
-		if a.isNumber {
-			m.otlp, m.labels[a.label] = append(m.otlp, integer(a.otlp, a.number)), strconv.FormatInt(a.number, 10)
-		} else {
-			m.otlp, m.labels[a.label] = append(m.otlp, text(a.otlp, a.text)), a.text
-		}
-	}
+	m := &measured{w: w, p: p, t: t, metric: w.metricOf(p, t.metric), at: at, stale: stale}
 	switch t.metric.instrument {
 	case instrumentGauge:
 		m.number()
@@ -209,12 +206,7 @@ func (m *measured) times() (start, at uint64) {
 
 // sample notes a sample of a series: the metric's name with a suffix, and one label more.
 func (m *measured) sample(suffix, label, text string, v float64, h *histogram.FloatHistogram) *Series {
-	m.labels["__name__"] = m.t.metric.prometheus + suffix
-	if label != "" {
-		m.labels[label] = text
-		defer delete(m.labels, label)
-	}
-	s := m.w.at(labels.FromMap(m.labels), m.delta)
+	s := m.series(seriesOf{suffix, label, text})
 	one := Sample{Time: m.at.UnixMilli(), Value: v, Histogram: h}
 	if m.stale {
 		one.Value = math.Float64frombits(value.StaleNaN)
@@ -225,13 +217,33 @@ func (m *measured) sample(suffix, label, text string, v float64, h *histogram.Fl
 	if !m.start.IsZero() {
 		one.Start = m.start.UnixMilli()
 	}
-	s.Samples = append(s.Samples, one)
+	m.w.keep(s, one)
+	return s
+}
+
+// series is that of the track with a suffix and a label.
+func (m *measured) series(of seriesOf) *Series {
+	if known, ok := m.t.series[of]; ok {
+		return known
+	}
+	l := m.p.labels()
+	l["__name__"] = m.t.metric.prometheus + of.suffix
+	for _, a := range m.t.attributes {
+		if l[a.label] = a.text; a.isNumber {
+			l[a.label] = strconv.FormatInt(a.number, 10)
+		}
+	}
+	if of.label != "" {
+		l[of.label] = of.text
+	}
+	s := m.w.at(labels.FromMap(l), m.delta)
+	m.t.series[of] = s
 	return s
 }
 
 func (m *measured) number() {
 	start, at := m.times()
-	p := &metricspb.NumberDataPoint{StartTimeUnixNano: start, TimeUnixNano: at, Attributes: m.otlp, Flags: m.flags()}
+	p := &metricspb.NumberDataPoint{StartTimeUnixNano: start, TimeUnixNano: at, Attributes: m.t.otlp, Flags: m.flags()}
 	if v := m.t.value; v == math.Trunc(v) {
 		p.Value = &metricspb.NumberDataPoint_AsInt{AsInt: int64(v)}
 	} else {
@@ -249,7 +261,7 @@ func (m *measured) histogram() {
 	t := m.t
 	start, at := m.times()
 	p := &metricspb.HistogramDataPoint{
-		StartTimeUnixNano: start, TimeUnixNano: at, Attributes: m.otlp, Flags: m.flags(), Count: t.count, Sum: &[]float64{t.sum}[0],
+		StartTimeUnixNano: start, TimeUnixNano: at, Attributes: m.t.otlp, Flags: m.flags(), Count: t.count, Sum: &[]float64{t.sum}[0],
 		BucketCounts: slices.Clone(t.buckets), ExplicitBounds: t.metric.bounds,
 	}
 	h := m.metric.GetHistogram()
@@ -284,7 +296,7 @@ func (m *measured) exponential() {
 	t := m.t
 	start, at := m.times()
 	p := &metricspb.ExponentialHistogramDataPoint{
-		StartTimeUnixNano: start, TimeUnixNano: at, Attributes: m.otlp, Flags: m.flags(), Count: t.count, Sum: &[]float64{t.sum}[0], Scale: t.metric.scale,
+		StartTimeUnixNano: start, TimeUnixNano: at, Attributes: m.t.otlp, Flags: m.flags(), Count: t.count, Sum: &[]float64{t.sum}[0], Scale: t.metric.scale,
 		ZeroCount: t.zero, Positive: &metricspb.ExponentialHistogramDataPoint_Buckets{},
 	}
 	e := m.metric.GetExponentialHistogram()
@@ -329,7 +341,7 @@ func (t *track) native(indexes []int32) *histogram.FloatHistogram {
 func (m *measured) summary() {
 	t := m.t
 	start, at := m.times()
-	p := &metricspb.SummaryDataPoint{StartTimeUnixNano: start, TimeUnixNano: at, Attributes: m.otlp, Flags: m.flags(), Count: t.count, Sum: t.sum}
+	p := &metricspb.SummaryDataPoint{StartTimeUnixNano: start, TimeUnixNano: at, Attributes: m.t.otlp, Flags: m.flags(), Count: t.count, Sum: t.sum}
 	s := m.metric.GetSummary()
 	s.DataPoints = append(s.DataPoints, p)
 	for _, q := range t.metric.bounds {

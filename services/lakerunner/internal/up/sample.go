@@ -83,6 +83,7 @@ func (u *running) notify(ctx context.Context, written objects.Attributes) error 
 func (u *running) trickle(ctx context.Context) error {
 	metrics := sample.NewMetrics(sample.MetricOptions{
 		Seed: sampleSeed, Organization: Organization, Collector: "trickle", End: u.options.Now(), Length: time.Nanosecond, Step: metricsEvery,
+		Endless: true,
 	})
 	ticker := time.NewTicker(trickleEvery)
 	defer ticker.Stop()
