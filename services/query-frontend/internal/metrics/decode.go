@@ -6,6 +6,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/prometheus/prometheus/model/labels"
 
+	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/prom"
 	workerv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1"
 )
@@ -75,6 +76,7 @@ func (d *seriesDecoder) Add(batch arrow.RecordBatch) error {
 // decoder collects what batches decode to.
 type decoder[T any] struct {
 	decode func([]T, arrow.RecordBatch) ([]T, error)
+	most   int
 	all    []T
 }
 
@@ -82,5 +84,8 @@ type decoder[T any] struct {
 func (d *decoder[T]) Add(batch arrow.RecordBatch) error {
 	all, err := d.decode(d.all, batch)
 	d.all = all
+	if err == nil && len(all) > d.most {
+		return fault.New(fault.Exhausted, "a worker's answer has more than %d entries; narrow the selector or the time range", d.most)
+	}
 	return err
 }

@@ -175,6 +175,12 @@ func appendHistogram(to *prom.Series, leaf *promplan.Leaf, t int64, h *histogram
 	to.HistogramTimes, to.Histograms = append(to.HistogramTimes, t), append(to.Histograms, h)
 }
 
+// Read is Select for who has no engine.
+func (s *Session) Read(ctx context.Context, matchers []*labels.Matcher, span promplan.Span) ([]prom.Series, error) {
+	series, err := s.Select(ctx, matchers, span)
+	return series, s.endOf(ctx, err)
+}
+
 // Select reads samples of series, sorted by labels.
 func (s *Session) Select(ctx context.Context, matchers []*labels.Matcher, span promplan.Span) ([]prom.Series, error) {
 	if err := s.kept(span); err != nil {

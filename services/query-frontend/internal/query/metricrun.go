@@ -125,22 +125,32 @@ func (f *Frontend) metricRun(ctx context.Context, organization *config.Organizat
 	return r
 }
 
-// tiers are the resolutions that matter to a query, coarsest first: those that can answer one of its leaves. Where samples are not kept any more all do, since they
-// know what there was.
+// tiers are the resolutions that matter to a query, coarsest first: those that can answer one of its leaves, and those that know what there was.
 func (r *metricRun) tiers(organization *config.Organization, plan *promplan.Query) []time.Duration {
-	gone := !r.session.Gone.IsZero() && plan.Span.Start < r.session.Gone.UnixMilli()
-	var out []time.Duration
+	out := r.goneTiers(organization, plan.Span)
 	for _, policy := range organization.RollupsOf(lake.SignalMetrics) {
-		answers := slices.ContainsFunc(plan.Leaves, func(l *promplan.Leaf) bool {
+		if slices.ContainsFunc(plan.Leaves, func(l *promplan.Leaf) bool {
 			ok, _, _ := l.Answers(policy.Resolution)
 			return ok
-		})
-		if gone || answers {
+		}) {
 			out = append(out, policy.Resolution)
 		}
 	}
 	slices.SortFunc(out, func(a, b time.Duration) int { return cmp.Compare(b, a) })
 	return slices.Compact(out)
+}
+
+// goneTiers are all resolutions, coarsest first, where a span begins when samples are not kept any more: only rollups know what there was then.
+func (r *metricRun) goneTiers(organization *config.Organization, span promplan.Span) []time.Duration {
+	if r.session.Gone.IsZero() || span.Start >= r.session.Gone.UnixMilli() {
+		return nil
+	}
+	var out []time.Duration
+	for _, policy := range organization.RollupsOf(lake.SignalMetrics) {
+		out = append(out, policy.Resolution)
+	}
+	slices.Reverse(out)
+	return out
 }
 
 // lookup finds the segments of a span: those of samples, and of the tiers.

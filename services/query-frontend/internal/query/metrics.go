@@ -3,14 +3,11 @@
 package query
 
 import (
-	"context"
 	"time"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
-
-	"github.com/lakerunner/lakerunner/pkg/fault"
 )
 
 // MetricRequest is a PromQL query.
@@ -85,26 +82,6 @@ type Metrics struct {
 	Statistics Statistics
 }
 
-// MetricSeries lists the series with samples in [start, end] that any of the matcher sets chooses; none: all series. A limit of zero is none.
-func (f *Frontend) MetricSeries(ctx context.Context, matchers [][]*labels.Matcher, start, end time.Time, limit int) (MetricCatalogue, error) {
-	return MetricCatalogue{}, errNotYet
-}
-
-// MetricLabels lists label names of the same series.
-func (f *Frontend) MetricLabels(ctx context.Context, matchers [][]*labels.Matcher, start, end time.Time, limit int) (Names, error) {
-	return Names{}, errNotYet
-}
-
-// MetricLabelValues lists the values of a label of the same series.
-func (f *Frontend) MetricLabelValues(ctx context.Context, name string, matchers [][]*labels.Matcher, start, end time.Time, limit int) (Names, error) {
-	return Names{}, errNotYet
-}
-
-// Metrics lists the metrics whose series any of the matcher sets chooses; none: all.
-func (f *Frontend) Metrics(ctx context.Context, matchers [][]*labels.Matcher, start, end time.Time) (Metrics, error) {
-	return Metrics{}, errNotYet
-}
-
 // CardinalityRequest asks what makes series.
 type CardinalityRequest struct {
 	Matchers   [][]*labels.Matcher // none: all series
@@ -142,11 +119,6 @@ type ValueCardinality struct {
 	Series int64
 }
 
-// Cardinality counts series by metric and label.
-func (f *Frontend) Cardinality(ctx context.Context, req CardinalityRequest) (Cardinality, error) {
-	return Cardinality{}, errNotYet
-}
-
 // SeriesExemplars are the exemplars of one series.
 type SeriesExemplars struct {
 	Labels    labels.Labels
@@ -166,11 +138,6 @@ type Exemplars struct {
 	Statistics Statistics
 }
 
-// Exemplars lists the exemplars in [start, end] of the series that the selectors of a PromQL query choose.
-func (f *Frontend) Exemplars(ctx context.Context, query string, start, end time.Time) (Exemplars, error) {
-	return Exemplars{}, errNotYet
-}
-
 // SamplesRequest asks for samples as they were received.
 type SamplesRequest struct {
 	Matchers   []*labels.Matcher
@@ -185,10 +152,3 @@ type RawSeries struct {
 	HistogramTimes []int64
 	Histograms     []*histogram.FloatHistogram
 }
-
-// ReadSamples calls each with the samples of series as they were received, ordered by labels, each series once. An error of each ends it. It is remote read's.
-func (f *Frontend) ReadSamples(ctx context.Context, req SamplesRequest, each func(RawSeries) error) (Statistics, error) {
-	return Statistics{}, errNotYet
-}
-
-var errNotYet = fault.New(fault.Unsupported, "metric queries are not served")
