@@ -94,3 +94,15 @@ func Sorted(series []Series) []Series {
 	}
 	return out
 }
+
+// SeriesOf makes a series of one of a matrix.
+func SeriesOf(line *Line) Series {
+	s := Series{Labels: line.Metric}
+	for _, p := range line.Floats {
+		s.Times, s.Values = append(s.Times, p.T), append(s.Values, p.F)
+	}
+	for _, p := range line.Histograms {
+		s.HistogramTimes, s.Histograms = append(s.HistogramTimes, p.T), append(s.Histograms, p.H)
+	}
+	return s
+}
