@@ -66,12 +66,19 @@ func Sort(samples []Sample) []Sample {
 // Store returns the samples of all points of a store, by way of segments.
 func Store(t testing.TB, st *metricfile.Store) []Sample {
 	t.Helper()
+	var samples []Sample
+	StoreRows(t, st, func(s *metricfile.Series, p *metricfile.Points) { samples = append(samples, samplesOf(s, p)...) })
+	return Sort(samples)
+}
+
+// StoreRows writes a store as segments and reads them row by row.
+func StoreRows(t testing.TB, st *metricfile.Store, each func(s *metricfile.Series, p *metricfile.Points)) {
+	t.Helper()
 	hours := map[int64][]uint32{}
 	for row := range st.Len() {
 		hour := columns.HourOf(st.Time(row))
 		hours[hour] = append(hours[hour], uint32(row))
 	}
-	var samples []Sample
 	for hour, rows := range hours {
 		var parquet, sidecar bytes.Buffer
 		m := metricfile.Meta{
@@ -81,9 +88,8 @@ func Store(t testing.TB, st *metricfile.Store) []Sample {
 		if _, err := metricfile.Write(context.Background(), &parquet, &sidecar, st, rows, m); err != nil {
 			t.Fatal(err)
 		}
-		samples = append(samples, Segment(t, parquet.Bytes(), sidecar.Bytes())...)
+		Rows(t, parquet.Bytes(), sidecar.Bytes(), each)
 	}
-	return Sort(samples)
 }
 
 // Segment returns the samples of a segment.

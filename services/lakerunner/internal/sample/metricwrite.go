@@ -275,7 +275,7 @@ func (m *measured) histogram() {
 	for i, b := range append(slices.Clone(t.metric.bounds), math.Inf(1)) {
 		cumulated += t.buckets[i]
 		s := m.sample("_bucket", "le", boundText(b), float64(cumulated), nil)
-		if len(p.Exemplars) > 0 && i == bound {
+		if len(p.Exemplars) > 0 && i == bound && !m.w.options.Endless {
 			e := t.exemplar
 			s.Exemplars = append(s.Exemplars, Exemplar{Labels: labels.FromStrings("trace_id", hex.EncodeToString(e.trace[:])), Value: e.value, Time: e.at.UnixMilli()})
 		}
