@@ -31,6 +31,9 @@ func (e *Encoder) Floats(dst []byte, values []float64) []byte {
 	if len(values) == 0 {
 		return dst
 	}
+	if constant(values) {
+		return e.constant(dst, values[0])
+	}
 	exponent, decimal := e.decimals(values)
 	if !decimal {
 		return e.bits(dst, values)
@@ -46,6 +49,25 @@ func (e *Encoder) Floats(dst []byte, values []float64) []byte {
 		return append(dst[:at], dst[at+size:]...)
 	}
 	return dst[:at+size]
+}
+
+func constant(values []float64) bool {
+	first := math.Float64bits(values[0])
+	for _, v := range values {
+		if math.Float64bits(v) != first {
+			return false
+		}
+	}
+	return true
+}
+
+// constant appends a vector of one value.
+func (e *Encoder) constant(dst []byte, v float64) []byte {
+	form, n := byte(formBits), int64(math.Float64bits(v))
+	if integer, exact := scaled(v, 0); exact {
+		form, n = 0, integer
+	}
+	return binary.AppendVarint(append(dst, form, 0), n)
 }
 
 // decimals sets ints to values times ten to a power, and places to the exceptions; false: too many would be exceptions.
@@ -146,9 +168,6 @@ func (e *Encoder) bits(dst []byte, values []float64) []byte {
 	for i, v := range values {
 		e.ints[i] = int64(math.Float64bits(v))
 	}
-	if e.same() {
-		return e.finish(dst, formBits)
-	}
 	for i, v := range values {
 		if odd(v) {
 			e.except(i, v)
@@ -162,15 +181,6 @@ func (e *Encoder) bits(dst []byte, values []float64) []byte {
 		e.ints[i] = int64(math.Float64bits(v))
 	}
 	return e.finish(dst, formBits)
-}
-
-func (e *Encoder) same() bool {
-	for _, v := range e.ints {
-		if v != e.ints[0] {
-			return false
-		}
-	}
-	return true
 }
 
 // finish appends ints and exceptions.
@@ -237,29 +247,43 @@ func Floats(dst []float64, b []byte, n int) (values []float64, rest []byte, err 
 // floats decodes the integers and makes floats of them.
 func (r *intReader) floats(out []float64, b []byte, exponent int) (rest []byte, err error) {
 	var ints [blockLen]int64
+	if !r.packed && r.usual == 0 {
+		ints[0] = r.first
+		convert(out[:1], ints[:1], exponent)
+		for i := range out {
+			out[i] = out[0]
+		}
+		return b, nil
+	}
 	for len(out) > 0 {
 		k := r.ahead(len(out))
 		if b, err = r.next(ints[:k], b); err != nil {
 			return nil, err
 		}
-		switch {
-		case exponent == formBits:
-			for i, v := range ints[:k] {
-				out[i] = math.Float64frombits(uint64(v))
-			}
-		case exponent == 0:
-			for i, v := range ints[:k] {
-				out[i] = float64(v)
-			}
-		default:
-			power := tens[exponent]
-			for i, v := range ints[:k] {
-				out[i] = float64(v) / power
-			}
-		}
+		convert(out[:k], ints[:k], exponent)
 		out = out[k:]
 	}
 	return b, nil
+}
+
+// convert makes floats of integers.
+func convert(out []float64, ints []int64, exponent int) {
+	out = out[:len(ints)]
+	switch {
+	case exponent == formBits:
+		for i, v := range ints {
+			out[i] = math.Float64frombits(uint64(v))
+		}
+	case exponent == 0:
+		for i, v := range ints {
+			out[i] = float64(v)
+		}
+	default:
+		power := tens[exponent]
+		for i, v := range ints {
+			out[i] = float64(v) / power
+		}
+	}
 }
 
 // exceptions are the values of a vector that stand apart.

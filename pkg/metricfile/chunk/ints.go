@@ -249,15 +249,15 @@ func SkipInts(b []byte, n int) (rest []byte, err error) {
 
 // intReader decodes a vector piece by piece.
 type intReader struct {
-	order      int
-	packed     bool
-	divisor    int64
-	first      int64
-	usual      int64
-	step       int64 // of the last value
-	difference int64 // of the last two, of order 2
-	lead       int   // values at the beginning that are in no block
-	begun      bool
+	order   int
+	packed  bool
+	divisor int64
+	first   int64
+	usual   int64
+	value   int64 // the last one; of order 0 what all differ from
+	rise    int64 // usual difference; of order 2 the last
+	lead    int   // values at the beginning that are in no block
+	begun   bool
 }
 
 // openInts reads the head of a vector of n integers.
@@ -314,68 +314,101 @@ func (r *intReader) next(out []int64, b []byte) ([]byte, error) {
 		r.line(out)
 		return b, nil
 	}
-	var left [blockLen]uint64
-	b, err := readBlock(left[:len(out)], b)
-	if err != nil {
+	var memory [blockLen]uint64
+	var spare lane
+	dense, width, rest, err := openBlock(b, len(out), &memory, &spare)
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	switch r.order {
-	case 0:
-		for i := range out {
-			out[i] = r.first + r.divisor*(unzigzag(left[i&(blockLen-1)])+r.usual)
-		}
-	case 1:
-		r.sum(out, &left)
+	case dense == nil:
+		r.add(out, memory[:len(out)])
+	case r.order == 1:
+		r.sum(out, dense, uint(width))
+	case r.order == 2:
+		r.sumTwice(out, dense, uint(width))
 	default:
-		r.sumTwice(out, &left)
+		r.level(out, dense, uint(width))
 	}
-	return b, nil
+	return rest, nil
 }
 
 func (r *intReader) begin(out []int64) {
 	r.begun = true
-	out[0] = r.first
-	if r.order == 2 {
-		r.difference = r.usual
-		if len(out) > 1 {
-			r.step = r.usual
-			out[1] = r.first + r.divisor*r.step
-		}
+	r.value, r.rise = r.first, r.divisor*r.usual
+	out[0] = r.value
+	if r.order == 2 && len(out) > 1 {
+		r.value += r.rise
+		out[1] = r.value
+	}
+	if r.order == 0 { // all follow from the first
+		r.value += r.rise
 	}
 }
 
 // line is next without blocks.
 func (r *intReader) line(out []int64) {
-	slope := r.usual
+	value, rise := r.value, r.rise
+	if r.order == 0 {
+		rise = 0
+	}
+	for i := range out {
+		value += rise
+		out[i] = value
+	}
+	r.value = value
+}
+
+// add decodes what is left of differences.
+func (r *intReader) add(out []int64, left []uint64) {
 	switch r.order {
 	case 0:
-		slope, r.step = 0, r.usual
-	case 2:
-		slope = r.difference
-	}
-	for i := range out {
-		r.step += slope
-		out[i] = r.first + r.divisor*r.step
+		for i, u := range left {
+			out[i] = r.value + r.divisor*unzigzag(u)
+		}
+	case 1:
+		for i, u := range left {
+			r.value += r.divisor*unzigzag(u) + r.rise
+			out[i] = r.value
+		}
+	default:
+		for i, u := range left {
+			r.rise += r.divisor * unzigzag(u)
+			r.value += r.rise
+			out[i] = r.value
+		}
 	}
 }
 
-func (r *intReader) sum(out []int64, left *[blockLen]uint64) {
-	step, usual, first, divisor := r.step, r.usual, r.first, r.divisor
+// level, sum and sumTwice are unpack and add in one.
+func (r *intReader) level(out []int64, l *lane, width uint) {
+	value, divisor := r.value, r.divisor
+	mask, bit := uint64(1)<<width-1, uint(0)
 	for i := range out {
-		d := unzigzag(left[i&(blockLen-1)]) + usual
-		step += d
-		out[i] = first + divisor*step
+		out[i] = value + divisor*unzigzag(l.load(bit)&mask)
+		bit += width
 	}
-	r.step = step
 }
 
-func (r *intReader) sumTwice(out []int64, left *[blockLen]uint64) {
-	step, difference, first, divisor := r.step, r.difference, r.first, r.divisor
+func (r *intReader) sum(out []int64, l *lane, width uint) {
+	value, rise, divisor := r.value, r.rise, r.divisor
+	mask, bit := uint64(1)<<width-1, uint(0)
 	for i := range out {
-		d := unzigzag(left[i&(blockLen-1)])
-		difference += d
-		step += difference
-		out[i] = first + divisor*step
+		d := divisor*unzigzag(l.load(bit)&mask) + rise
+		bit += width
+		value += d
+		out[i] = value
 	}
-	r.step, r.difference = step, difference
+	r.value = value
+}
+
+func (r *intReader) sumTwice(out []int64, l *lane, width uint) {
+	value, rise, divisor := r.value, r.rise, r.divisor
+	mask, bit := uint64(1)<<width-1, uint(0)
+	for i := range out {
+		rise += divisor * unzigzag(l.load(bit)&mask)
+		bit += width
+		value += rise
+		out[i] = value
+	}
+	r.value, r.rise = value, rise
 }

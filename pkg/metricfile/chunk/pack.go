@@ -77,25 +77,48 @@ func appendPacked(dst []byte, values []uint64, width int) []byte {
 	return dst
 }
 
-// readBlock unpacks a block of len(out) numbers and returns the bytes after it.
-func readBlock(out []uint64, b []byte) ([]byte, error) {
+// lane is memory that a dense block begins in: loads of eight bytes anywhere in the block stay within it, which the compiler can see.
+type lane [256 + 8]byte
+
+// load returns eight bytes, the first of which has this bit as its lowest.
+func (l *lane) load(bit uint) uint64 {
+	at := bit >> 3 & 255
+	return binary.LittleEndian.Uint64(l[at:at+8]) >> (bit & 7)
+}
+
+// laneOf returns b, and whatever lies behind it, as a lane; a copy in spare where there is not enough behind it.
+func laneOf(b []byte, spare *lane) *lane {
+	if cap(b) >= len(spare) {
+		return (*lane)(b[:len(spare)])
+	}
+	copy(spare[:], b)
+	return spare
+}
+
+// openBlock reads the head of a block of n numbers, and returns the bytes after the block. dense is nil if the numbers are in memory already.
+func openBlock(b []byte, n int, memory *[blockLen]uint64, spare *lane) (dense *lane, width int, rest []byte, err error) {
 	if len(b) == 0 {
-		return nil, errDamaged
+		return nil, 0, nil, errDamaged
 	}
 	header, b := b[0], b[1:]
-	width := int(header &^ sparse)
+	width = int(header &^ sparse)
 	if width > 64 {
-		return nil, errDamaged
+		return nil, 0, nil, errDamaged
 	}
 	if header&sparse != 0 {
-		return readSparse(out, b, width)
+		rest, err = readSparse(memory[:n], b, width)
+		return nil, width, rest, err
 	}
-	size := packedSize(len(out), width)
+	size := packedSize(n, width)
 	if len(b) < size {
-		return nil, errDamaged
+		return nil, 0, nil, errDamaged
 	}
-	unpack(out, b, size, width)
-	return b[size:], nil
+	rest = b[size:]
+	if width > maxLoaded {
+		unpackWide(memory[:n], b[:size], width)
+		return nil, width, rest, nil
+	}
+	return laneOf(b[:size:cap(b)], spare), width, rest, nil
 }
 
 func readSparse(out []uint64, b []byte, width int) ([]byte, error) {
@@ -114,7 +137,7 @@ func readSparse(out []uint64, b []byte, width int) ([]byte, error) {
 		return nil, errDamaged
 	}
 	var few [blockLen]uint64
-	unpack(few[:count], b, size, width)
+	unpack(few[:count], b[:size], width)
 	clear(out)
 	for i := 0; present != 0; i++ {
 		out[bits.TrailingZeros32(present)] = few[i]
@@ -123,46 +146,36 @@ func readSparse(out []uint64, b []byte, width int) ([]byte, error) {
 	return b[size:], nil
 }
 
-const (
-	// maxLoaded is the widest number that one load of eight bytes holds wherever in a byte it begins.
-	maxLoaded = 57
-	// loadedBeyond is how far loads reach beyond the packed bytes.
-	loadedBeyond = 9
-)
+// maxLoaded is the widest number that one load of eight bytes holds wherever in a byte it begins.
+const maxLoaded = 57
 
-// unpack reads values of this width from the first size bytes of b.
-func unpack(out []uint64, b []byte, size, width int) {
-	if width == 0 {
-		clear(out)
+// unpack reads values of this width from b.
+func unpack(out []uint64, b []byte, width int) {
+	if width > maxLoaded {
+		unpackWide(out, b, width)
 		return
 	}
-	if len(b) < size+loadedBeyond {
-		unpackLast(out, b[:size], width)
-		return
-	}
-	mask := ^uint64(0) >> (64 - width)
-	bit := 0
-	if width <= maxLoaded {
-		for i := range out {
-			out[i] = binary.LittleEndian.Uint64(b[bit>>3:]) >> (bit & 7) & mask
-			bit += width
-		}
-		return
-	}
+	var spare lane
+	l := laneOf(b, &spare)
+	mask, bit := uint64(1)<<width-1, uint(0)
 	for i := range out {
-		at, shift := bit>>3, bit&7
-		v := binary.LittleEndian.Uint64(b[at:]) >> shift
-		v |= uint64(b[at+8]) << 1 << (63 - shift)
-		out[i] = v & mask
-		bit += width
+		out[i] = l.load(bit) & mask
+		bit += uint(width)
 	}
 }
 
-// unpackLast unpacks from a copy, since loads would reach beyond b.
-func unpackLast(out []uint64, b []byte, width int) {
-	var padded [8*blockLen + loadedBeyond]byte
-	n := copy(padded[:], b)
-	unpack(out, padded[:], n, width)
+// unpackWide is unpack for numbers of more than maxLoaded bits: each has bits in nine bytes at most.
+func unpackWide(out []uint64, b []byte, width int) {
+	var padded [8*blockLen + 8]byte
+	copy(padded[:], b)
+	mask, bit := ^uint64(0)>>(64-width), 0
+	for i := range out {
+		at, shift := bit>>3, bit&7
+		v := binary.LittleEndian.Uint64(padded[at:]) >> shift
+		v |= uint64(padded[at+8]) << 1 << (63 - shift)
+		out[i] = v & mask
+		bit += width
+	}
 }
 
 // skipBlock returns the bytes after a block of n numbers.
