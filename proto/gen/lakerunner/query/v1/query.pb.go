@@ -80,6 +80,120 @@ func (Direction) EnumDescriptor() ([]byte, []int) {
 	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{0}
 }
 
+// QueryLanguage is a query language.
+type QueryLanguage int32
+
+const (
+	// LogQL.
+	QueryLanguage_QUERY_LANGUAGE_UNSPECIFIED QueryLanguage = 0
+	// LogQL.
+	QueryLanguage_QUERY_LANGUAGE_LOGQL QueryLanguage = 1
+	// PromQL.
+	QueryLanguage_QUERY_LANGUAGE_PROMQL QueryLanguage = 2
+)
+
+// Enum value maps for QueryLanguage.
+var (
+	QueryLanguage_name = map[int32]string{
+		0: "QUERY_LANGUAGE_UNSPECIFIED",
+		1: "QUERY_LANGUAGE_LOGQL",
+		2: "QUERY_LANGUAGE_PROMQL",
+	}
+	QueryLanguage_value = map[string]int32{
+		"QUERY_LANGUAGE_UNSPECIFIED": 0,
+		"QUERY_LANGUAGE_LOGQL":       1,
+		"QUERY_LANGUAGE_PROMQL":      2,
+	}
+)
+
+func (x QueryLanguage) Enum() *QueryLanguage {
+	p := new(QueryLanguage)
+	*p = x
+	return p
+}
+
+func (x QueryLanguage) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (QueryLanguage) Descriptor() protoreflect.EnumDescriptor {
+	return file_lakerunner_query_v1_query_proto_enumTypes[1].Descriptor()
+}
+
+func (QueryLanguage) Type() protoreflect.EnumType {
+	return &file_lakerunner_query_v1_query_proto_enumTypes[1]
+}
+
+func (x QueryLanguage) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use QueryLanguage.Descriptor instead.
+func (QueryLanguage) EnumDescriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{1}
+}
+
+// ValueType is what a PromQL query evaluates to.
+type ValueType int32
+
+const (
+	// Not known yet.
+	ValueType_VALUE_TYPE_UNSPECIFIED ValueType = 0
+	// Series with samples at steps, or a range of samples as they are.
+	ValueType_VALUE_TYPE_MATRIX ValueType = 1
+	// Series with one sample each, in the order of the query.
+	ValueType_VALUE_TYPE_VECTOR ValueType = 2
+	// One sample without labels.
+	ValueType_VALUE_TYPE_SCALAR ValueType = 3
+	// Text.
+	ValueType_VALUE_TYPE_STRING ValueType = 4
+)
+
+// Enum value maps for ValueType.
+var (
+	ValueType_name = map[int32]string{
+		0: "VALUE_TYPE_UNSPECIFIED",
+		1: "VALUE_TYPE_MATRIX",
+		2: "VALUE_TYPE_VECTOR",
+		3: "VALUE_TYPE_SCALAR",
+		4: "VALUE_TYPE_STRING",
+	}
+	ValueType_value = map[string]int32{
+		"VALUE_TYPE_UNSPECIFIED": 0,
+		"VALUE_TYPE_MATRIX":      1,
+		"VALUE_TYPE_VECTOR":      2,
+		"VALUE_TYPE_SCALAR":      3,
+		"VALUE_TYPE_STRING":      4,
+	}
+)
+
+func (x ValueType) Enum() *ValueType {
+	p := new(ValueType)
+	*p = x
+	return p
+}
+
+func (x ValueType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ValueType) Descriptor() protoreflect.EnumDescriptor {
+	return file_lakerunner_query_v1_query_proto_enumTypes[2].Descriptor()
+}
+
+func (ValueType) Type() protoreflect.EnumType {
+	return &file_lakerunner_query_v1_query_proto_enumTypes[2]
+}
+
+func (x ValueType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ValueType.Descriptor instead.
+func (ValueType) EnumDescriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{2}
+}
+
 // QueryLogsRequest is a log query.
 type QueryLogsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -588,8 +702,10 @@ type Sample struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Time.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// Value.
-	Value         float64 `protobuf:"fixed64,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Value. Zero where there is a histogram.
+	Value float64 `protobuf:"fixed64,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Native histogram, if the sample is one.
+	Histogram     *Histogram `protobuf:"bytes,3,opt,name=histogram,proto3" json:"histogram,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -638,6 +754,204 @@ func (x *Sample) GetValue() float64 {
 	return 0
 }
 
+func (x *Sample) GetHistogram() *Histogram {
+	if x != nil {
+		return x.Histogram
+	}
+	return nil
+}
+
+// Histogram is a native histogram, with its buckets as Prometheus numbers them.
+type Histogram struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Prometheus' number of the reset hint: 0 unknown, 1 reset, 2 no reset, 3 gauge.
+	ResetHint uint32 `protobuf:"varint,1,opt,name=reset_hint,json=resetHint,proto3" json:"reset_hint,omitempty"`
+	// Resolution: each power of two has 2^schema buckets; -53 has custom bounds.
+	Schema int32 `protobuf:"zigzag32,2,opt,name=schema,proto3" json:"schema,omitempty"`
+	// Width of the zero bucket.
+	ZeroThreshold float64 `protobuf:"fixed64,3,opt,name=zero_threshold,json=zeroThreshold,proto3" json:"zero_threshold,omitempty"`
+	// Observations in the zero bucket.
+	ZeroCount float64 `protobuf:"fixed64,4,opt,name=zero_count,json=zeroCount,proto3" json:"zero_count,omitempty"`
+	// Observations.
+	Count float64 `protobuf:"fixed64,5,opt,name=count,proto3" json:"count,omitempty"`
+	// Sum of the observations.
+	Sum float64 `protobuf:"fixed64,6,opt,name=sum,proto3" json:"sum,omitempty"`
+	// Where positive buckets are.
+	PositiveSpans []*HistogramSpan `protobuf:"bytes,7,rep,name=positive_spans,json=positiveSpans,proto3" json:"positive_spans,omitempty"`
+	// Observations in them.
+	PositiveBuckets []float64 `protobuf:"fixed64,8,rep,packed,name=positive_buckets,json=positiveBuckets,proto3" json:"positive_buckets,omitempty"`
+	// Where negative buckets are.
+	NegativeSpans []*HistogramSpan `protobuf:"bytes,9,rep,name=negative_spans,json=negativeSpans,proto3" json:"negative_spans,omitempty"`
+	// Observations in them.
+	NegativeBuckets []float64 `protobuf:"fixed64,10,rep,packed,name=negative_buckets,json=negativeBuckets,proto3" json:"negative_buckets,omitempty"`
+	// Upper bounds of buckets with custom bounds.
+	CustomBounds  []float64 `protobuf:"fixed64,11,rep,packed,name=custom_bounds,json=customBounds,proto3" json:"custom_bounds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Histogram) Reset() {
+	*x = Histogram{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Histogram) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Histogram) ProtoMessage() {}
+
+func (x *Histogram) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
+func (*Histogram) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Histogram) GetResetHint() uint32 {
+	if x != nil {
+		return x.ResetHint
+	}
+	return 0
+}
+
+func (x *Histogram) GetSchema() int32 {
+	if x != nil {
+		return x.Schema
+	}
+	return 0
+}
+
+func (x *Histogram) GetZeroThreshold() float64 {
+	if x != nil {
+		return x.ZeroThreshold
+	}
+	return 0
+}
+
+func (x *Histogram) GetZeroCount() float64 {
+	if x != nil {
+		return x.ZeroCount
+	}
+	return 0
+}
+
+func (x *Histogram) GetCount() float64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Histogram) GetSum() float64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *Histogram) GetPositiveSpans() []*HistogramSpan {
+	if x != nil {
+		return x.PositiveSpans
+	}
+	return nil
+}
+
+func (x *Histogram) GetPositiveBuckets() []float64 {
+	if x != nil {
+		return x.PositiveBuckets
+	}
+	return nil
+}
+
+func (x *Histogram) GetNegativeSpans() []*HistogramSpan {
+	if x != nil {
+		return x.NegativeSpans
+	}
+	return nil
+}
+
+func (x *Histogram) GetNegativeBuckets() []float64 {
+	if x != nil {
+		return x.NegativeBuckets
+	}
+	return nil
+}
+
+func (x *Histogram) GetCustomBounds() []float64 {
+	if x != nil {
+		return x.CustomBounds
+	}
+	return nil
+}
+
+// HistogramSpan is a row of buckets.
+type HistogramSpan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Buckets between the one before and the first of this one.
+	Offset int32 `protobuf:"zigzag32,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Buckets in the row.
+	Length        uint32 `protobuf:"varint,2,opt,name=length,proto3" json:"length,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistogramSpan) Reset() {
+	*x = HistogramSpan{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistogramSpan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistogramSpan) ProtoMessage() {}
+
+func (x *HistogramSpan) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistogramSpan.ProtoReflect.Descriptor instead.
+func (*HistogramSpan) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *HistogramSpan) GetOffset() int32 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *HistogramSpan) GetLength() uint32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
 // QueryArrowRequest is a query of either kind.
 type QueryArrowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -659,7 +973,7 @@ type QueryArrowRequest struct {
 
 func (x *QueryArrowRequest) Reset() {
 	*x = QueryArrowRequest{}
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[9]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +985,7 @@ func (x *QueryArrowRequest) String() string {
 func (*QueryArrowRequest) ProtoMessage() {}
 
 func (x *QueryArrowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[9]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +998,7 @@ func (x *QueryArrowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryArrowRequest.ProtoReflect.Descriptor instead.
 func (*QueryArrowRequest) Descriptor() ([]byte, []int) {
-	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{9}
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *QueryArrowRequest) GetQuery() string {
@@ -742,7 +1056,7 @@ type QueryArrowResponse struct {
 
 func (x *QueryArrowResponse) Reset() {
 	*x = QueryArrowResponse{}
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[10]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +1068,7 @@ func (x *QueryArrowResponse) String() string {
 func (*QueryArrowResponse) ProtoMessage() {}
 
 func (x *QueryArrowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[10]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +1081,7 @@ func (x *QueryArrowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryArrowResponse.ProtoReflect.Descriptor instead.
 func (*QueryArrowResponse) Descriptor() ([]byte, []int) {
-	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{10}
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *QueryArrowResponse) GetArrow() []byte {
@@ -816,14 +1130,16 @@ type Statistics struct {
 	// Which limit cut it.
 	PartialReason string `protobuf:"bytes,14,opt,name=partial_reason,json=partialReason,proto3" json:"partial_reason,omitempty"`
 	// Scans that were asked again of another worker.
-	Retries       int64 `protobuf:"varint,15,opt,name=retries,proto3" json:"retries,omitempty"`
+	Retries int64 `protobuf:"varint,15,opt,name=retries,proto3" json:"retries,omitempty"`
+	// Coarsest resolution of rollups that a part of the answer was made of. Unset: rows as they were received.
+	Resolution    *durationpb.Duration `protobuf:"bytes,16,opt,name=resolution,proto3" json:"resolution,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Statistics) Reset() {
 	*x = Statistics{}
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[11]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -835,7 +1151,7 @@ func (x *Statistics) String() string {
 func (*Statistics) ProtoMessage() {}
 
 func (x *Statistics) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[11]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -848,7 +1164,7 @@ func (x *Statistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Statistics.ProtoReflect.Descriptor instead.
 func (*Statistics) Descriptor() ([]byte, []int) {
-	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{11}
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Statistics) GetSegmentsConsidered() int64 {
@@ -956,6 +1272,13 @@ func (x *Statistics) GetRetries() int64 {
 	return 0
 }
 
+func (x *Statistics) GetResolution() *durationpb.Duration {
+	if x != nil {
+		return x.Resolution
+	}
+	return nil
+}
+
 // Completeness counts what is known to be missing.
 type Completeness struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -971,7 +1294,7 @@ type Completeness struct {
 
 func (x *Completeness) Reset() {
 	*x = Completeness{}
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[12]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1306,7 @@ func (x *Completeness) String() string {
 func (*Completeness) ProtoMessage() {}
 
 func (x *Completeness) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[12]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1319,7 @@ func (x *Completeness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Completeness.ProtoReflect.Descriptor instead.
 func (*Completeness) Descriptor() ([]byte, []int) {
-	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{12}
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Completeness) GetPendingObjects() int64 {
@@ -1035,7 +1358,7 @@ type ListLabelsRequest struct {
 
 func (x *ListLabelsRequest) Reset() {
 	*x = ListLabelsRequest{}
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[13]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1370,7 @@ func (x *ListLabelsRequest) String() string {
 func (*ListLabelsRequest) ProtoMessage() {}
 
 func (x *ListLabelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[13]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1383,7 @@ func (x *ListLabelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLabelsRequest.ProtoReflect.Descriptor instead.
 func (*ListLabelsRequest) Descriptor() ([]byte, []int) {
-	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{13}
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListLabelsRequest) GetSelector() string {
@@ -1097,7 +1420,7 @@ type ListLabelsResponse struct {
 
 func (x *ListLabelsResponse) Reset() {
 	*x = ListLabelsResponse{}
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[14]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1432,7 @@ func (x *ListLabelsResponse) String() string {
 func (*ListLabelsResponse) ProtoMessage() {}
 
 func (x *ListLabelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[14]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1445,7 @@ func (x *ListLabelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLabelsResponse.ProtoReflect.Descriptor instead.
 func (*ListLabelsResponse) Descriptor() ([]byte, []int) {
-	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{14}
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListLabelsResponse) GetLabels() []string {
@@ -1156,7 +1479,7 @@ type ListLabelValuesRequest struct {
 
 func (x *ListLabelValuesRequest) Reset() {
 	*x = ListLabelValuesRequest{}
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[15]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1491,7 @@ func (x *ListLabelValuesRequest) String() string {
 func (*ListLabelValuesRequest) ProtoMessage() {}
 
 func (x *ListLabelValuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[15]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1504,7 @@ func (x *ListLabelValuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLabelValuesRequest.ProtoReflect.Descriptor instead.
 func (*ListLabelValuesRequest) Descriptor() ([]byte, []int) {
-	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{15}
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListLabelValuesRequest) GetLabel() string {
@@ -1225,7 +1548,7 @@ type ListLabelValuesResponse struct {
 
 func (x *ListLabelValuesResponse) Reset() {
 	*x = ListLabelValuesResponse{}
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[16]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1560,7 @@ func (x *ListLabelValuesResponse) String() string {
 func (*ListLabelValuesResponse) ProtoMessage() {}
 
 func (x *ListLabelValuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[16]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1573,7 @@ func (x *ListLabelValuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLabelValuesResponse.ProtoReflect.Descriptor instead.
 func (*ListLabelValuesResponse) Descriptor() ([]byte, []int) {
-	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{16}
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListLabelValuesResponse) GetValues() []string {
@@ -1282,7 +1605,7 @@ type ListSeriesRequest struct {
 
 func (x *ListSeriesRequest) Reset() {
 	*x = ListSeriesRequest{}
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[17]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1617,7 @@ func (x *ListSeriesRequest) String() string {
 func (*ListSeriesRequest) ProtoMessage() {}
 
 func (x *ListSeriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[17]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1630,7 @@ func (x *ListSeriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSeriesRequest.ProtoReflect.Descriptor instead.
 func (*ListSeriesRequest) Descriptor() ([]byte, []int) {
-	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{17}
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListSeriesRequest) GetSelectors() []string {
@@ -1344,7 +1667,7 @@ type ListSeriesResponse struct {
 
 func (x *ListSeriesResponse) Reset() {
 	*x = ListSeriesResponse{}
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[18]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1679,7 @@ func (x *ListSeriesResponse) String() string {
 func (*ListSeriesResponse) ProtoMessage() {}
 
 func (x *ListSeriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[18]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1692,7 @@ func (x *ListSeriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSeriesResponse.ProtoReflect.Descriptor instead.
 func (*ListSeriesResponse) Descriptor() ([]byte, []int) {
-	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{18}
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListSeriesResponse) GetSeries() []*LabelSet {
@@ -1397,7 +1720,7 @@ type LabelSet struct {
 
 func (x *LabelSet) Reset() {
 	*x = LabelSet{}
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[19]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1732,7 @@ func (x *LabelSet) String() string {
 func (*LabelSet) ProtoMessage() {}
 
 func (x *LabelSet) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[19]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1745,7 @@ func (x *LabelSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSet.ProtoReflect.Descriptor instead.
 func (*LabelSet) Descriptor() ([]byte, []int) {
-	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{19}
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LabelSet) GetLabels() map[string]string {
@@ -1435,21 +1758,23 @@ func (x *LabelSet) GetLabels() map[string]string {
 // ExplainRequest is a query that is not run.
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// LogQL query.
+	// The query.
 	Query string `protobuf:"bytes,1,opt,name=query,proto3" json:"query,omitempty"`
 	// Start. Unset: one hour before end.
 	Start *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
 	// End. Unset: now.
 	End *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
 	// Step of a metric query. Zero: instant.
-	Step          *durationpb.Duration `protobuf:"bytes,4,opt,name=step,proto3" json:"step,omitempty"`
+	Step *durationpb.Duration `protobuf:"bytes,4,opt,name=step,proto3" json:"step,omitempty"`
+	// Language of the query. Unspecified: LogQL.
+	Language      QueryLanguage `protobuf:"varint,5,opt,name=language,proto3,enum=lakerunner.query.v1.QueryLanguage" json:"language,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[20]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1786,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[20]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1799,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{20}
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExplainRequest) GetQuery() string {
@@ -1505,6 +1830,13 @@ func (x *ExplainRequest) GetStep() *durationpb.Duration {
 	return nil
 }
 
+func (x *ExplainRequest) GetLanguage() QueryLanguage {
+	if x != nil {
+		return x.Language
+	}
+	return QueryLanguage_QUERY_LANGUAGE_UNSPECIFIED
+}
+
 // ExplainResponse is the plan and its price.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1530,7 +1862,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[21]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1874,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakerunner_query_v1_query_proto_msgTypes[21]
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1887,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{21}
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExplainResponse) GetSegments() int64 {
@@ -1614,6 +1946,1493 @@ func (x *ExplainResponse) GetCompleteness() *Completeness {
 	return nil
 }
 
+// QueryMetricsRequest is a PromQL query.
+type QueryMetricsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PromQL query.
+	Query string `protobuf:"bytes,1,opt,name=query,proto3" json:"query,omitempty"`
+	// First evaluation time. Unset: one hour before end; ignored for instant queries.
+	Start *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
+	// Last evaluation time. Unset: now.
+	End *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
+	// Step. Zero: an instant query at end.
+	Step *durationpb.Duration `protobuf:"bytes,4,opt,name=step,proto3" json:"step,omitempty"`
+	// How far an instant selector looks back. Zero: five minutes.
+	Lookback *durationpb.Duration `protobuf:"bytes,5,opt,name=lookback,proto3" json:"lookback,omitempty"`
+	// Longest that the query may run. Zero: the organization's limit, which holds in any case.
+	Timeout *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Most series answered; the rest is left out, with a warning. Zero: all.
+	Limit int32 `protobuf:"varint,7,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Answers as an Arrow IPC stream, in the messages' arrow, and not as series.
+	Arrow         bool `protobuf:"varint,8,opt,name=arrow,proto3" json:"arrow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryMetricsRequest) Reset() {
+	*x = QueryMetricsRequest{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryMetricsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryMetricsRequest) ProtoMessage() {}
+
+func (x *QueryMetricsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryMetricsRequest.ProtoReflect.Descriptor instead.
+func (*QueryMetricsRequest) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *QueryMetricsRequest) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *QueryMetricsRequest) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *QueryMetricsRequest) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *QueryMetricsRequest) GetStep() *durationpb.Duration {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *QueryMetricsRequest) GetLookback() *durationpb.Duration {
+	if x != nil {
+		return x.Lookback
+	}
+	return nil
+}
+
+func (x *QueryMetricsRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *QueryMetricsRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *QueryMetricsRequest) GetArrow() bool {
+	if x != nil {
+		return x.Arrow
+	}
+	return false
+}
+
+// QueryMetricsResponse is one message of the stream.
+type QueryMetricsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the query evaluates to. In every message.
+	Type ValueType `protobuf:"varint,1,opt,name=type,proto3,enum=lakerunner.query.v1.ValueType" json:"type,omitempty"`
+	// Series. One that does not fit into a message goes on in the next.
+	Series []*Series `protobuf:"bytes,2,rep,name=series,proto3" json:"series,omitempty"`
+	// The next bytes of an Arrow IPC stream, where that was asked for: a row has labels (a map of strings), times (Unix milliseconds), values, histogram_times and histograms.
+	Arrow []byte `protobuf:"bytes,3,opt,name=arrow,proto3" json:"arrow,omitempty"`
+	// Value of a query that is a text.
+	Text string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	// What it cost and how complete it is. In the last message only, as all that follows.
+	Statistics *Statistics `protobuf:"bytes,5,opt,name=statistics,proto3" json:"statistics,omitempty"`
+	// Warnings of the evaluation: something may be wrong.
+	Warnings []string `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Infos of the evaluation: something may be meant otherwise.
+	Infos []string `protobuf:"bytes,7,rep,name=infos,proto3" json:"infos,omitempty"`
+	// Largest relative error that comes of answering from rollups. Zero: none.
+	ErrorBound float64 `protobuf:"fixed64,8,opt,name=error_bound,json=errorBound,proto3" json:"error_bound,omitempty"`
+	// Samples looked at over all steps, as Prometheus counts them.
+	SamplesQueryable int64 `protobuf:"varint,9,opt,name=samples_queryable,json=samplesQueryable,proto3" json:"samples_queryable,omitempty"`
+	// Most samples held at a time.
+	SamplesPeak   int64 `protobuf:"varint,10,opt,name=samples_peak,json=samplesPeak,proto3" json:"samples_peak,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryMetricsResponse) Reset() {
+	*x = QueryMetricsResponse{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryMetricsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryMetricsResponse) ProtoMessage() {}
+
+func (x *QueryMetricsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryMetricsResponse.ProtoReflect.Descriptor instead.
+func (*QueryMetricsResponse) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *QueryMetricsResponse) GetType() ValueType {
+	if x != nil {
+		return x.Type
+	}
+	return ValueType_VALUE_TYPE_UNSPECIFIED
+}
+
+func (x *QueryMetricsResponse) GetSeries() []*Series {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
+func (x *QueryMetricsResponse) GetArrow() []byte {
+	if x != nil {
+		return x.Arrow
+	}
+	return nil
+}
+
+func (x *QueryMetricsResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *QueryMetricsResponse) GetStatistics() *Statistics {
+	if x != nil {
+		return x.Statistics
+	}
+	return nil
+}
+
+func (x *QueryMetricsResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *QueryMetricsResponse) GetInfos() []string {
+	if x != nil {
+		return x.Infos
+	}
+	return nil
+}
+
+func (x *QueryMetricsResponse) GetErrorBound() float64 {
+	if x != nil {
+		return x.ErrorBound
+	}
+	return 0
+}
+
+func (x *QueryMetricsResponse) GetSamplesQueryable() int64 {
+	if x != nil {
+		return x.SamplesQueryable
+	}
+	return 0
+}
+
+func (x *QueryMetricsResponse) GetSamplesPeak() int64 {
+	if x != nil {
+		return x.SamplesPeak
+	}
+	return 0
+}
+
+// ListMetricsRequest asks for names of metrics.
+type ListMetricsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Series selectors; series that match any count. Empty: all.
+	Selectors []string `protobuf:"bytes,1,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	// Start, inclusive. Unset: six hours before end.
+	Start *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
+	// End, inclusive. Unset: now.
+	End           *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMetricsRequest) Reset() {
+	*x = ListMetricsRequest{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMetricsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMetricsRequest) ProtoMessage() {}
+
+func (x *ListMetricsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMetricsRequest.ProtoReflect.Descriptor instead.
+func (*ListMetricsRequest) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListMetricsRequest) GetSelectors() []string {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+func (x *ListMetricsRequest) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *ListMetricsRequest) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+// ListMetricsResponse is sorted by name.
+type ListMetricsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The metrics. A name that has several types, units or descriptions is there once for each.
+	Metrics []*Metric `protobuf:"bytes,1,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	// What it cost and how complete it is.
+	Statistics    *Statistics `protobuf:"bytes,2,opt,name=statistics,proto3" json:"statistics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMetricsResponse) Reset() {
+	*x = ListMetricsResponse{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMetricsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMetricsResponse) ProtoMessage() {}
+
+func (x *ListMetricsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMetricsResponse.ProtoReflect.Descriptor instead.
+func (*ListMetricsResponse) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ListMetricsResponse) GetMetrics() []*Metric {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+func (x *ListMetricsResponse) GetStatistics() *Statistics {
+	if x != nil {
+		return x.Statistics
+	}
+	return nil
+}
+
+// Metric is a name of metrics. Classic histograms and summaries have their base name.
+type Metric struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Prometheus' name of the type: counter, gauge, histogram, summary, unknown, ...
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// Unit.
+	Unit string `protobuf:"bytes,3,opt,name=unit,proto3" json:"unit,omitempty"`
+	// Description.
+	Help string `protobuf:"bytes,4,opt,name=help,proto3" json:"help,omitempty"`
+	// Distinct series.
+	Series int64 `protobuf:"varint,5,opt,name=series,proto3" json:"series,omitempty"`
+	// Samples in the segments of the range.
+	Samples int64 `protobuf:"varint,6,opt,name=samples,proto3" json:"samples,omitempty"`
+	// Bytes of them.
+	Bytes         int64 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Metric) Reset() {
+	*x = Metric{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Metric) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Metric) ProtoMessage() {}
+
+func (x *Metric) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Metric.ProtoReflect.Descriptor instead.
+func (*Metric) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Metric) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Metric) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Metric) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *Metric) GetHelp() string {
+	if x != nil {
+		return x.Help
+	}
+	return ""
+}
+
+func (x *Metric) GetSeries() int64 {
+	if x != nil {
+		return x.Series
+	}
+	return 0
+}
+
+func (x *Metric) GetSamples() int64 {
+	if x != nil {
+		return x.Samples
+	}
+	return 0
+}
+
+func (x *Metric) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// ListMetricSeriesRequest asks for series.
+type ListMetricSeriesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Series selectors; a series that matches any is listed. Empty: all.
+	Selectors []string `protobuf:"bytes,1,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	// Start, inclusive. Unset: six hours before end.
+	Start *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
+	// End, inclusive. Unset: now.
+	End *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
+	// Most series. Zero: all.
+	Limit         int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMetricSeriesRequest) Reset() {
+	*x = ListMetricSeriesRequest{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMetricSeriesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMetricSeriesRequest) ProtoMessage() {}
+
+func (x *ListMetricSeriesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMetricSeriesRequest.ProtoReflect.Descriptor instead.
+func (*ListMetricSeriesRequest) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ListMetricSeriesRequest) GetSelectors() []string {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+func (x *ListMetricSeriesRequest) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *ListMetricSeriesRequest) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *ListMetricSeriesRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// ListMetricSeriesResponse is sorted by labels.
+type ListMetricSeriesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The label sets.
+	Series []*LabelSet `protobuf:"bytes,1,rep,name=series,proto3" json:"series,omitempty"`
+	// That a limit cut them.
+	Warnings []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// What it cost and how complete it is.
+	Statistics    *Statistics `protobuf:"bytes,3,opt,name=statistics,proto3" json:"statistics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMetricSeriesResponse) Reset() {
+	*x = ListMetricSeriesResponse{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMetricSeriesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMetricSeriesResponse) ProtoMessage() {}
+
+func (x *ListMetricSeriesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMetricSeriesResponse.ProtoReflect.Descriptor instead.
+func (*ListMetricSeriesResponse) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ListMetricSeriesResponse) GetSeries() []*LabelSet {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
+func (x *ListMetricSeriesResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *ListMetricSeriesResponse) GetStatistics() *Statistics {
+	if x != nil {
+		return x.Statistics
+	}
+	return nil
+}
+
+// ListMetricLabelsRequest asks for label names.
+type ListMetricLabelsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Series selectors; labels of series that match any are listed. Empty: all.
+	Selectors []string `protobuf:"bytes,1,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	// Start, inclusive. Unset: six hours before end.
+	Start *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
+	// End, inclusive. Unset: now.
+	End *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
+	// Most names. Zero: all.
+	Limit         int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMetricLabelsRequest) Reset() {
+	*x = ListMetricLabelsRequest{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMetricLabelsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMetricLabelsRequest) ProtoMessage() {}
+
+func (x *ListMetricLabelsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMetricLabelsRequest.ProtoReflect.Descriptor instead.
+func (*ListMetricLabelsRequest) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ListMetricLabelsRequest) GetSelectors() []string {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+func (x *ListMetricLabelsRequest) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *ListMetricLabelsRequest) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *ListMetricLabelsRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// ListMetricLabelsResponse is sorted.
+type ListMetricLabelsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names.
+	Labels []string `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty"`
+	// That a limit cut them.
+	Warnings []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// What it cost and how complete it is.
+	Statistics    *Statistics `protobuf:"bytes,3,opt,name=statistics,proto3" json:"statistics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMetricLabelsResponse) Reset() {
+	*x = ListMetricLabelsResponse{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMetricLabelsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMetricLabelsResponse) ProtoMessage() {}
+
+func (x *ListMetricLabelsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMetricLabelsResponse.ProtoReflect.Descriptor instead.
+func (*ListMetricLabelsResponse) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListMetricLabelsResponse) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *ListMetricLabelsResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *ListMetricLabelsResponse) GetStatistics() *Statistics {
+	if x != nil {
+		return x.Statistics
+	}
+	return nil
+}
+
+// ListMetricLabelValuesRequest asks for a label's values.
+type ListMetricLabelValuesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Label name.
+	Label string `protobuf:"bytes,1,opt,name=label,proto3" json:"label,omitempty"`
+	// Series selectors; values of series that match any are listed. Empty: all.
+	Selectors []string `protobuf:"bytes,2,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	// Start, inclusive. Unset: six hours before end.
+	Start *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
+	// End, inclusive. Unset: now.
+	End *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end,proto3" json:"end,omitempty"`
+	// Most values. Zero: all.
+	Limit         int32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMetricLabelValuesRequest) Reset() {
+	*x = ListMetricLabelValuesRequest{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMetricLabelValuesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMetricLabelValuesRequest) ProtoMessage() {}
+
+func (x *ListMetricLabelValuesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMetricLabelValuesRequest.ProtoReflect.Descriptor instead.
+func (*ListMetricLabelValuesRequest) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListMetricLabelValuesRequest) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *ListMetricLabelValuesRequest) GetSelectors() []string {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+func (x *ListMetricLabelValuesRequest) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *ListMetricLabelValuesRequest) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *ListMetricLabelValuesRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// ListMetricLabelValuesResponse is sorted.
+type ListMetricLabelValuesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Values.
+	Values []string `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	// That a limit cut them.
+	Warnings []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// What it cost and how complete it is.
+	Statistics    *Statistics `protobuf:"bytes,3,opt,name=statistics,proto3" json:"statistics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMetricLabelValuesResponse) Reset() {
+	*x = ListMetricLabelValuesResponse{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMetricLabelValuesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMetricLabelValuesResponse) ProtoMessage() {}
+
+func (x *ListMetricLabelValuesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMetricLabelValuesResponse.ProtoReflect.Descriptor instead.
+func (*ListMetricLabelValuesResponse) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListMetricLabelValuesResponse) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *ListMetricLabelValuesResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *ListMetricLabelValuesResponse) GetStatistics() *Statistics {
+	if x != nil {
+		return x.Statistics
+	}
+	return nil
+}
+
+// ListExemplarsRequest asks for exemplars.
+type ListExemplarsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PromQL query: the exemplars of the series that its selectors choose.
+	Query string `protobuf:"bytes,1,opt,name=query,proto3" json:"query,omitempty"`
+	// Start, inclusive. Unset: one hour before end.
+	Start *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
+	// End, inclusive. Unset: now.
+	End           *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListExemplarsRequest) Reset() {
+	*x = ListExemplarsRequest{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListExemplarsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListExemplarsRequest) ProtoMessage() {}
+
+func (x *ListExemplarsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListExemplarsRequest.ProtoReflect.Descriptor instead.
+func (*ListExemplarsRequest) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListExemplarsRequest) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *ListExemplarsRequest) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *ListExemplarsRequest) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+// ListExemplarsResponse is sorted by series.
+type ListExemplarsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exemplars by series.
+	Series []*SeriesExemplars `protobuf:"bytes,1,rep,name=series,proto3" json:"series,omitempty"`
+	// What it cost and how complete it is.
+	Statistics    *Statistics `protobuf:"bytes,2,opt,name=statistics,proto3" json:"statistics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListExemplarsResponse) Reset() {
+	*x = ListExemplarsResponse{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListExemplarsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListExemplarsResponse) ProtoMessage() {}
+
+func (x *ListExemplarsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListExemplarsResponse.ProtoReflect.Descriptor instead.
+func (*ListExemplarsResponse) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ListExemplarsResponse) GetSeries() []*SeriesExemplars {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
+func (x *ListExemplarsResponse) GetStatistics() *Statistics {
+	if x != nil {
+		return x.Statistics
+	}
+	return nil
+}
+
+// SeriesExemplars are those of one series, by time.
+type SeriesExemplars struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Labels of the series.
+	Labels map[string]string `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The exemplars.
+	Exemplars     []*Exemplar `protobuf:"bytes,2,rep,name=exemplars,proto3" json:"exemplars,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeriesExemplars) Reset() {
+	*x = SeriesExemplars{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeriesExemplars) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeriesExemplars) ProtoMessage() {}
+
+func (x *SeriesExemplars) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeriesExemplars.ProtoReflect.Descriptor instead.
+func (*SeriesExemplars) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *SeriesExemplars) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *SeriesExemplars) GetExemplars() []*Exemplar {
+	if x != nil {
+		return x.Exemplars
+	}
+	return nil
+}
+
+// Exemplar is one observation that stands for others.
+type Exemplar struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its own labels, such as trace_id.
+	Labels map[string]string `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Value.
+	Value float64 `protobuf:"fixed64,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Time.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Exemplar) Reset() {
+	*x = Exemplar{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Exemplar) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Exemplar) ProtoMessage() {}
+
+func (x *Exemplar) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Exemplar.ProtoReflect.Descriptor instead.
+func (*Exemplar) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Exemplar) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Exemplar) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *Exemplar) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// GetCardinalityRequest asks what makes series.
+type GetCardinalityRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Series selectors; series that match any count. Empty: all.
+	Selectors []string `protobuf:"bytes,1,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	// Start, inclusive. Unset: six hours before end. New and vanished series are told against the period of the same length before.
+	Start *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
+	// End, inclusive. Unset: now.
+	End *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
+	// Most entries of each list, the largest. Zero: 20.
+	Limit         int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCardinalityRequest) Reset() {
+	*x = GetCardinalityRequest{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCardinalityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCardinalityRequest) ProtoMessage() {}
+
+func (x *GetCardinalityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCardinalityRequest.ProtoReflect.Descriptor instead.
+func (*GetCardinalityRequest) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *GetCardinalityRequest) GetSelectors() []string {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+func (x *GetCardinalityRequest) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *GetCardinalityRequest) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *GetCardinalityRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// GetCardinalityResponse says how many series there are.
+type GetCardinalityResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Series in the range.
+	Series int64 `protobuf:"varint,1,opt,name=series,proto3" json:"series,omitempty"`
+	// Those of them that the period before has not.
+	NewSeries int64 `protobuf:"varint,2,opt,name=new_series,json=newSeries,proto3" json:"new_series,omitempty"`
+	// Those of the period before that the range has not.
+	VanishedSeries int64 `protobuf:"varint,3,opt,name=vanished_series,json=vanishedSeries,proto3" json:"vanished_series,omitempty"`
+	// Samples in the segments of the range.
+	Samples int64 `protobuf:"varint,4,opt,name=samples,proto3" json:"samples,omitempty"`
+	// Bytes of them.
+	Bytes int64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// By falling number of series.
+	Metrics []*MetricCardinality `protobuf:"bytes,6,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	// By falling number of series.
+	Labels []*LabelCardinality `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty"`
+	// What it cost and how complete it is.
+	Statistics    *Statistics `protobuf:"bytes,8,opt,name=statistics,proto3" json:"statistics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCardinalityResponse) Reset() {
+	*x = GetCardinalityResponse{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCardinalityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCardinalityResponse) ProtoMessage() {}
+
+func (x *GetCardinalityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCardinalityResponse.ProtoReflect.Descriptor instead.
+func (*GetCardinalityResponse) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *GetCardinalityResponse) GetSeries() int64 {
+	if x != nil {
+		return x.Series
+	}
+	return 0
+}
+
+func (x *GetCardinalityResponse) GetNewSeries() int64 {
+	if x != nil {
+		return x.NewSeries
+	}
+	return 0
+}
+
+func (x *GetCardinalityResponse) GetVanishedSeries() int64 {
+	if x != nil {
+		return x.VanishedSeries
+	}
+	return 0
+}
+
+func (x *GetCardinalityResponse) GetSamples() int64 {
+	if x != nil {
+		return x.Samples
+	}
+	return 0
+}
+
+func (x *GetCardinalityResponse) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *GetCardinalityResponse) GetMetrics() []*MetricCardinality {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+func (x *GetCardinalityResponse) GetLabels() []*LabelCardinality {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *GetCardinalityResponse) GetStatistics() *Statistics {
+	if x != nil {
+		return x.Statistics
+	}
+	return nil
+}
+
+// MetricCardinality is that of a name; each part of a classic histogram or summary has its own.
+type MetricCardinality struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is known of it.
+	Metric *Metric `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
+	// Series that the period before has not.
+	NewSeries int64 `protobuf:"varint,2,opt,name=new_series,json=newSeries,proto3" json:"new_series,omitempty"`
+	// Series of the period before that the range has not.
+	VanishedSeries int64 `protobuf:"varint,3,opt,name=vanished_series,json=vanishedSeries,proto3" json:"vanished_series,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *MetricCardinality) Reset() {
+	*x = MetricCardinality{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricCardinality) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricCardinality) ProtoMessage() {}
+
+func (x *MetricCardinality) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricCardinality.ProtoReflect.Descriptor instead.
+func (*MetricCardinality) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *MetricCardinality) GetMetric() *Metric {
+	if x != nil {
+		return x.Metric
+	}
+	return nil
+}
+
+func (x *MetricCardinality) GetNewSeries() int64 {
+	if x != nil {
+		return x.NewSeries
+	}
+	return 0
+}
+
+func (x *MetricCardinality) GetVanishedSeries() int64 {
+	if x != nil {
+		return x.VanishedSeries
+	}
+	return 0
+}
+
+// LabelCardinality is that of a label.
+type LabelCardinality struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Series that have it.
+	Series int64 `protobuf:"varint,2,opt,name=series,proto3" json:"series,omitempty"`
+	// Distinct values.
+	Values int64 `protobuf:"varint,3,opt,name=values,proto3" json:"values,omitempty"`
+	// The most frequent values.
+	Top           []*ValueCardinality `protobuf:"bytes,4,rep,name=top,proto3" json:"top,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LabelCardinality) Reset() {
+	*x = LabelCardinality{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LabelCardinality) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LabelCardinality) ProtoMessage() {}
+
+func (x *LabelCardinality) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LabelCardinality.ProtoReflect.Descriptor instead.
+func (*LabelCardinality) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *LabelCardinality) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LabelCardinality) GetSeries() int64 {
+	if x != nil {
+		return x.Series
+	}
+	return 0
+}
+
+func (x *LabelCardinality) GetValues() int64 {
+	if x != nil {
+		return x.Values
+	}
+	return 0
+}
+
+func (x *LabelCardinality) GetTop() []*ValueCardinality {
+	if x != nil {
+		return x.Top
+	}
+	return nil
+}
+
+// ValueCardinality is that of a label's value.
+type ValueCardinality struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Value.
+	Value string `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	// Series that have it.
+	Series        int64 `protobuf:"varint,2,opt,name=series,proto3" json:"series,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ValueCardinality) Reset() {
+	*x = ValueCardinality{}
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ValueCardinality) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ValueCardinality) ProtoMessage() {}
+
+func (x *ValueCardinality) ProtoReflect() protoreflect.Message {
+	mi := &file_lakerunner_query_v1_query_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ValueCardinality.ProtoReflect.Descriptor instead.
+func (*ValueCardinality) Descriptor() ([]byte, []int) {
+	return file_lakerunner_query_v1_query_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ValueCardinality) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *ValueCardinality) GetSeries() int64 {
+	if x != nil {
+		return x.Series
+	}
+	return 0
+}
+
 var File_lakerunner_query_v1_query_proto protoreflect.FileDescriptor
 
 const file_lakerunner_query_v1_query_proto_rawDesc = "" +
@@ -1665,10 +3484,29 @@ const file_lakerunner_query_v1_query_proto_rawDesc = "" +
 	"\asamples\x18\x02 \x03(\v2\x1b.lakerunner.query.v1.SampleR\asamples\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"N\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x01\n" +
 	"\x06Sample\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x01R\x05value\"\x8c\x02\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value\x12<\n" +
+	"\thistogram\x18\x03 \x01(\v2\x1e.lakerunner.query.v1.HistogramR\thistogram\"\xc1\x03\n" +
+	"\tHistogram\x12\x1d\n" +
+	"\n" +
+	"reset_hint\x18\x01 \x01(\rR\tresetHint\x12\x16\n" +
+	"\x06schema\x18\x02 \x01(\x11R\x06schema\x12%\n" +
+	"\x0ezero_threshold\x18\x03 \x01(\x01R\rzeroThreshold\x12\x1d\n" +
+	"\n" +
+	"zero_count\x18\x04 \x01(\x01R\tzeroCount\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\x01R\x05count\x12\x10\n" +
+	"\x03sum\x18\x06 \x01(\x01R\x03sum\x12I\n" +
+	"\x0epositive_spans\x18\a \x03(\v2\".lakerunner.query.v1.HistogramSpanR\rpositiveSpans\x12)\n" +
+	"\x10positive_buckets\x18\b \x03(\x01R\x0fpositiveBuckets\x12I\n" +
+	"\x0enegative_spans\x18\t \x03(\v2\".lakerunner.query.v1.HistogramSpanR\rnegativeSpans\x12)\n" +
+	"\x10negative_buckets\x18\n" +
+	" \x03(\x01R\x0fnegativeBuckets\x12#\n" +
+	"\rcustom_bounds\x18\v \x03(\x01R\fcustomBounds\"?\n" +
+	"\rHistogramSpan\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x11R\x06offset\x12\x16\n" +
+	"\x06length\x18\x02 \x01(\rR\x06length\"\x8c\x02\n" +
 	"\x11QueryArrowRequest\x12\x14\n" +
 	"\x05query\x18\x01 \x01(\tR\x05query\x120\n" +
 	"\x05start\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
@@ -1680,7 +3518,7 @@ const file_lakerunner_query_v1_query_proto_rawDesc = "" +
 	"\x05arrow\x18\x01 \x01(\fR\x05arrow\x12?\n" +
 	"\n" +
 	"statistics\x18\x02 \x01(\v2\x1f.lakerunner.query.v1.StatisticsR\n" +
-	"statistics\"\xe3\x04\n" +
+	"statistics\"\x9e\x05\n" +
 	"\n" +
 	"Statistics\x12/\n" +
 	"\x13segments_considered\x18\x01 \x01(\x03R\x12segmentsConsidered\x12'\n" +
@@ -1700,7 +3538,10 @@ const file_lakerunner_query_v1_query_proto_rawDesc = "" +
 	"\fcompleteness\x18\f \x01(\v2!.lakerunner.query.v1.CompletenessR\fcompleteness\x12\x18\n" +
 	"\apartial\x18\r \x01(\bR\apartial\x12%\n" +
 	"\x0epartial_reason\x18\x0e \x01(\tR\rpartialReason\x12\x18\n" +
-	"\aretries\x18\x0f \x01(\x03R\aretries\"\xa1\x01\n" +
+	"\aretries\x18\x0f \x01(\x03R\aretries\x129\n" +
+	"\n" +
+	"resolution\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"resolution\"\xa1\x01\n" +
 	"\fCompleteness\x12'\n" +
 	"\x0fpending_objects\x18\x01 \x01(\x03R\x0ependingObjects\x12%\n" +
 	"\x0efailed_objects\x18\x02 \x01(\x03R\rfailedObjects\x12A\n" +
@@ -1737,12 +3578,13 @@ const file_lakerunner_query_v1_query_proto_rawDesc = "" +
 	"\x06labels\x18\x01 \x03(\v2).lakerunner.query.v1.LabelSet.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb5\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf5\x01\n" +
 	"\x0eExplainRequest\x12\x14\n" +
 	"\x05query\x18\x01 \x01(\tR\x05query\x120\n" +
 	"\x05start\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
 	"\x03end\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12-\n" +
-	"\x04step\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04step\"\xb8\x02\n" +
+	"\x04step\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04step\x12>\n" +
+	"\blanguage\x18\x05 \x01(\x0e2\".lakerunner.query.v1.QueryLanguageR\blanguage\"\xb8\x02\n" +
 	"\x0fExplainResponse\x12\x1a\n" +
 	"\bsegments\x18\x01 \x01(\x03R\bsegments\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x12\n" +
@@ -1751,11 +3593,148 @@ const file_lakerunner_query_v1_query_proto_rawDesc = "" +
 	"\x11estimated_seconds\x18\x05 \x01(\x01R\x10estimatedSeconds\x12.\n" +
 	"\x13estimated_price_usd\x18\x06 \x01(\x01R\x11estimatedPriceUsd\x12\x12\n" +
 	"\x04plan\x18\a \x01(\tR\x04plan\x12E\n" +
-	"\fcompleteness\x18\b \x01(\v2!.lakerunner.query.v1.CompletenessR\fcompleteness*U\n" +
+	"\fcompleteness\x18\b \x01(\v2!.lakerunner.query.v1.CompletenessR\fcompleteness\"\xd2\x02\n" +
+	"\x13QueryMetricsRequest\x12\x14\n" +
+	"\x05query\x18\x01 \x01(\tR\x05query\x120\n" +
+	"\x05start\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
+	"\x03end\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12-\n" +
+	"\x04step\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04step\x125\n" +
+	"\blookback\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\blookback\x123\n" +
+	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x14\n" +
+	"\x05limit\x18\a \x01(\x05R\x05limit\x12\x14\n" +
+	"\x05arrow\x18\b \x01(\bR\x05arrow\"\x8d\x03\n" +
+	"\x14QueryMetricsResponse\x122\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x1e.lakerunner.query.v1.ValueTypeR\x04type\x123\n" +
+	"\x06series\x18\x02 \x03(\v2\x1b.lakerunner.query.v1.SeriesR\x06series\x12\x14\n" +
+	"\x05arrow\x18\x03 \x01(\fR\x05arrow\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12?\n" +
+	"\n" +
+	"statistics\x18\x05 \x01(\v2\x1f.lakerunner.query.v1.StatisticsR\n" +
+	"statistics\x12\x1a\n" +
+	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x12\x14\n" +
+	"\x05infos\x18\a \x03(\tR\x05infos\x12\x1f\n" +
+	"\verror_bound\x18\b \x01(\x01R\n" +
+	"errorBound\x12+\n" +
+	"\x11samples_queryable\x18\t \x01(\x03R\x10samplesQueryable\x12!\n" +
+	"\fsamples_peak\x18\n" +
+	" \x01(\x03R\vsamplesPeak\"\x92\x01\n" +
+	"\x12ListMetricsRequest\x12\x1c\n" +
+	"\tselectors\x18\x01 \x03(\tR\tselectors\x120\n" +
+	"\x05start\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
+	"\x03end\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\"\x8d\x01\n" +
+	"\x13ListMetricsResponse\x125\n" +
+	"\ametrics\x18\x01 \x03(\v2\x1b.lakerunner.query.v1.MetricR\ametrics\x12?\n" +
+	"\n" +
+	"statistics\x18\x02 \x01(\v2\x1f.lakerunner.query.v1.StatisticsR\n" +
+	"statistics\"\xa0\x01\n" +
+	"\x06Metric\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
+	"\x04unit\x18\x03 \x01(\tR\x04unit\x12\x12\n" +
+	"\x04help\x18\x04 \x01(\tR\x04help\x12\x16\n" +
+	"\x06series\x18\x05 \x01(\x03R\x06series\x12\x18\n" +
+	"\asamples\x18\x06 \x01(\x03R\asamples\x12\x14\n" +
+	"\x05bytes\x18\a \x01(\x03R\x05bytes\"\xad\x01\n" +
+	"\x17ListMetricSeriesRequest\x12\x1c\n" +
+	"\tselectors\x18\x01 \x03(\tR\tselectors\x120\n" +
+	"\x05start\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
+	"\x03end\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\x05R\x05limit\"\xae\x01\n" +
+	"\x18ListMetricSeriesResponse\x125\n" +
+	"\x06series\x18\x01 \x03(\v2\x1d.lakerunner.query.v1.LabelSetR\x06series\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x12?\n" +
+	"\n" +
+	"statistics\x18\x03 \x01(\v2\x1f.lakerunner.query.v1.StatisticsR\n" +
+	"statistics\"\xad\x01\n" +
+	"\x17ListMetricLabelsRequest\x12\x1c\n" +
+	"\tselectors\x18\x01 \x03(\tR\tselectors\x120\n" +
+	"\x05start\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
+	"\x03end\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\x05R\x05limit\"\x8f\x01\n" +
+	"\x18ListMetricLabelsResponse\x12\x16\n" +
+	"\x06labels\x18\x01 \x03(\tR\x06labels\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x12?\n" +
+	"\n" +
+	"statistics\x18\x03 \x01(\v2\x1f.lakerunner.query.v1.StatisticsR\n" +
+	"statistics\"\xc8\x01\n" +
+	"\x1cListMetricLabelValuesRequest\x12\x14\n" +
+	"\x05label\x18\x01 \x01(\tR\x05label\x12\x1c\n" +
+	"\tselectors\x18\x02 \x03(\tR\tselectors\x120\n" +
+	"\x05start\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
+	"\x03end\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x05R\x05limit\"\x94\x01\n" +
+	"\x1dListMetricLabelValuesResponse\x12\x16\n" +
+	"\x06values\x18\x01 \x03(\tR\x06values\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x12?\n" +
+	"\n" +
+	"statistics\x18\x03 \x01(\v2\x1f.lakerunner.query.v1.StatisticsR\n" +
+	"statistics\"\x8c\x01\n" +
+	"\x14ListExemplarsRequest\x12\x14\n" +
+	"\x05query\x18\x01 \x01(\tR\x05query\x120\n" +
+	"\x05start\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
+	"\x03end\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\"\x96\x01\n" +
+	"\x15ListExemplarsResponse\x12<\n" +
+	"\x06series\x18\x01 \x03(\v2$.lakerunner.query.v1.SeriesExemplarsR\x06series\x12?\n" +
+	"\n" +
+	"statistics\x18\x02 \x01(\v2\x1f.lakerunner.query.v1.StatisticsR\n" +
+	"statistics\"\xd3\x01\n" +
+	"\x0fSeriesExemplars\x12H\n" +
+	"\x06labels\x18\x01 \x03(\v20.lakerunner.query.v1.SeriesExemplars.LabelsEntryR\x06labels\x12;\n" +
+	"\texemplars\x18\x02 \x03(\v2\x1d.lakerunner.query.v1.ExemplarR\texemplars\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xce\x01\n" +
+	"\bExemplar\x12A\n" +
+	"\x06labels\x18\x01 \x03(\v2).lakerunner.query.v1.Exemplar.LabelsEntryR\x06labels\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xab\x01\n" +
+	"\x15GetCardinalityRequest\x12\x1c\n" +
+	"\tselectors\x18\x01 \x03(\tR\tselectors\x120\n" +
+	"\x05start\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
+	"\x03end\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\x05R\x05limit\"\xea\x02\n" +
+	"\x16GetCardinalityResponse\x12\x16\n" +
+	"\x06series\x18\x01 \x01(\x03R\x06series\x12\x1d\n" +
+	"\n" +
+	"new_series\x18\x02 \x01(\x03R\tnewSeries\x12'\n" +
+	"\x0fvanished_series\x18\x03 \x01(\x03R\x0evanishedSeries\x12\x18\n" +
+	"\asamples\x18\x04 \x01(\x03R\asamples\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x12@\n" +
+	"\ametrics\x18\x06 \x03(\v2&.lakerunner.query.v1.MetricCardinalityR\ametrics\x12=\n" +
+	"\x06labels\x18\a \x03(\v2%.lakerunner.query.v1.LabelCardinalityR\x06labels\x12?\n" +
+	"\n" +
+	"statistics\x18\b \x01(\v2\x1f.lakerunner.query.v1.StatisticsR\n" +
+	"statistics\"\x90\x01\n" +
+	"\x11MetricCardinality\x123\n" +
+	"\x06metric\x18\x01 \x01(\v2\x1b.lakerunner.query.v1.MetricR\x06metric\x12\x1d\n" +
+	"\n" +
+	"new_series\x18\x02 \x01(\x03R\tnewSeries\x12'\n" +
+	"\x0fvanished_series\x18\x03 \x01(\x03R\x0evanishedSeries\"\x8f\x01\n" +
+	"\x10LabelCardinality\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06series\x18\x02 \x01(\x03R\x06series\x12\x16\n" +
+	"\x06values\x18\x03 \x01(\x03R\x06values\x127\n" +
+	"\x03top\x18\x04 \x03(\v2%.lakerunner.query.v1.ValueCardinalityR\x03top\"@\n" +
+	"\x10ValueCardinality\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\tR\x05value\x12\x16\n" +
+	"\x06series\x18\x02 \x01(\x03R\x06series*U\n" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12DIRECTION_BACKWARD\x10\x01\x12\x15\n" +
-	"\x11DIRECTION_FORWARD\x10\x022\x8f\x06\n" +
+	"\x11DIRECTION_FORWARD\x10\x02*d\n" +
+	"\rQueryLanguage\x12\x1e\n" +
+	"\x1aQUERY_LANGUAGE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14QUERY_LANGUAGE_LOGQL\x10\x01\x12\x19\n" +
+	"\x15QUERY_LANGUAGE_PROMQL\x10\x02*\x83\x01\n" +
+	"\tValueType\x12\x1a\n" +
+	"\x16VALUE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11VALUE_TYPE_MATRIX\x10\x01\x12\x15\n" +
+	"\x11VALUE_TYPE_VECTOR\x10\x02\x12\x15\n" +
+	"\x11VALUE_TYPE_SCALAR\x10\x03\x12\x15\n" +
+	"\x11VALUE_TYPE_STRING\x10\x042\x8d\f\n" +
 	"\fQueryService\x12\\\n" +
 	"\tQueryLogs\x12%.lakerunner.query.v1.QueryLogsRequest\x1a&.lakerunner.query.v1.QueryLogsResponse0\x01\x12Y\n" +
 	"\bTailLogs\x12$.lakerunner.query.v1.TailLogsRequest\x1a%.lakerunner.query.v1.TailLogsResponse0\x01\x12c\n" +
@@ -1767,7 +3746,14 @@ const file_lakerunner_query_v1_query_proto_rawDesc = "" +
 	"\x0fListLabelValues\x12+.lakerunner.query.v1.ListLabelValuesRequest\x1a,.lakerunner.query.v1.ListLabelValuesResponse\x12]\n" +
 	"\n" +
 	"ListSeries\x12&.lakerunner.query.v1.ListSeriesRequest\x1a'.lakerunner.query.v1.ListSeriesResponse\x12T\n" +
-	"\aExplain\x12#.lakerunner.query.v1.ExplainRequest\x1a$.lakerunner.query.v1.ExplainResponseBHZFgithub.com/lakerunner/lakerunner/proto/gen/lakerunner/query/v1;queryv1b\x06proto3"
+	"\aExplain\x12#.lakerunner.query.v1.ExplainRequest\x1a$.lakerunner.query.v1.ExplainResponse\x12e\n" +
+	"\fQueryMetrics\x12(.lakerunner.query.v1.QueryMetricsRequest\x1a).lakerunner.query.v1.QueryMetricsResponse0\x01\x12`\n" +
+	"\vListMetrics\x12'.lakerunner.query.v1.ListMetricsRequest\x1a(.lakerunner.query.v1.ListMetricsResponse\x12o\n" +
+	"\x10ListMetricSeries\x12,.lakerunner.query.v1.ListMetricSeriesRequest\x1a-.lakerunner.query.v1.ListMetricSeriesResponse\x12o\n" +
+	"\x10ListMetricLabels\x12,.lakerunner.query.v1.ListMetricLabelsRequest\x1a-.lakerunner.query.v1.ListMetricLabelsResponse\x12~\n" +
+	"\x15ListMetricLabelValues\x121.lakerunner.query.v1.ListMetricLabelValuesRequest\x1a2.lakerunner.query.v1.ListMetricLabelValuesResponse\x12f\n" +
+	"\rListExemplars\x12).lakerunner.query.v1.ListExemplarsRequest\x1a*.lakerunner.query.v1.ListExemplarsResponse\x12i\n" +
+	"\x0eGetCardinality\x12*.lakerunner.query.v1.GetCardinalityRequest\x1a+.lakerunner.query.v1.GetCardinalityResponseBHZFgithub.com/lakerunner/lakerunner/proto/gen/lakerunner/query/v1;queryv1b\x06proto3"
 
 var (
 	file_lakerunner_query_v1_query_proto_rawDescOnce sync.Once
@@ -1781,104 +3767,186 @@ func file_lakerunner_query_v1_query_proto_rawDescGZIP() []byte {
 	return file_lakerunner_query_v1_query_proto_rawDescData
 }
 
-var file_lakerunner_query_v1_query_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lakerunner_query_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_lakerunner_query_v1_query_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_lakerunner_query_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_lakerunner_query_v1_query_proto_goTypes = []any{
-	(Direction)(0),                  // 0: lakerunner.query.v1.Direction
-	(*QueryLogsRequest)(nil),        // 1: lakerunner.query.v1.QueryLogsRequest
-	(*QueryLogsResponse)(nil),       // 2: lakerunner.query.v1.QueryLogsResponse
-	(*LogLine)(nil),                 // 3: lakerunner.query.v1.LogLine
-	(*TailLogsRequest)(nil),         // 4: lakerunner.query.v1.TailLogsRequest
-	(*TailLogsResponse)(nil),        // 5: lakerunner.query.v1.TailLogsResponse
-	(*QuerySamplesRequest)(nil),     // 6: lakerunner.query.v1.QuerySamplesRequest
-	(*QuerySamplesResponse)(nil),    // 7: lakerunner.query.v1.QuerySamplesResponse
-	(*Series)(nil),                  // 8: lakerunner.query.v1.Series
-	(*Sample)(nil),                  // 9: lakerunner.query.v1.Sample
-	(*QueryArrowRequest)(nil),       // 10: lakerunner.query.v1.QueryArrowRequest
-	(*QueryArrowResponse)(nil),      // 11: lakerunner.query.v1.QueryArrowResponse
-	(*Statistics)(nil),              // 12: lakerunner.query.v1.Statistics
-	(*Completeness)(nil),            // 13: lakerunner.query.v1.Completeness
-	(*ListLabelsRequest)(nil),       // 14: lakerunner.query.v1.ListLabelsRequest
-	(*ListLabelsResponse)(nil),      // 15: lakerunner.query.v1.ListLabelsResponse
-	(*ListLabelValuesRequest)(nil),  // 16: lakerunner.query.v1.ListLabelValuesRequest
-	(*ListLabelValuesResponse)(nil), // 17: lakerunner.query.v1.ListLabelValuesResponse
-	(*ListSeriesRequest)(nil),       // 18: lakerunner.query.v1.ListSeriesRequest
-	(*ListSeriesResponse)(nil),      // 19: lakerunner.query.v1.ListSeriesResponse
-	(*LabelSet)(nil),                // 20: lakerunner.query.v1.LabelSet
-	(*ExplainRequest)(nil),          // 21: lakerunner.query.v1.ExplainRequest
-	(*ExplainResponse)(nil),         // 22: lakerunner.query.v1.ExplainResponse
-	nil,                             // 23: lakerunner.query.v1.LogLine.LabelsEntry
-	nil,                             // 24: lakerunner.query.v1.LogLine.MetadataEntry
-	nil,                             // 25: lakerunner.query.v1.LogLine.ParsedEntry
-	nil,                             // 26: lakerunner.query.v1.Series.LabelsEntry
-	nil,                             // 27: lakerunner.query.v1.LabelSet.LabelsEntry
-	(*timestamppb.Timestamp)(nil),   // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 29: google.protobuf.Duration
+	(Direction)(0),                        // 0: lakerunner.query.v1.Direction
+	(QueryLanguage)(0),                    // 1: lakerunner.query.v1.QueryLanguage
+	(ValueType)(0),                        // 2: lakerunner.query.v1.ValueType
+	(*QueryLogsRequest)(nil),              // 3: lakerunner.query.v1.QueryLogsRequest
+	(*QueryLogsResponse)(nil),             // 4: lakerunner.query.v1.QueryLogsResponse
+	(*LogLine)(nil),                       // 5: lakerunner.query.v1.LogLine
+	(*TailLogsRequest)(nil),               // 6: lakerunner.query.v1.TailLogsRequest
+	(*TailLogsResponse)(nil),              // 7: lakerunner.query.v1.TailLogsResponse
+	(*QuerySamplesRequest)(nil),           // 8: lakerunner.query.v1.QuerySamplesRequest
+	(*QuerySamplesResponse)(nil),          // 9: lakerunner.query.v1.QuerySamplesResponse
+	(*Series)(nil),                        // 10: lakerunner.query.v1.Series
+	(*Sample)(nil),                        // 11: lakerunner.query.v1.Sample
+	(*Histogram)(nil),                     // 12: lakerunner.query.v1.Histogram
+	(*HistogramSpan)(nil),                 // 13: lakerunner.query.v1.HistogramSpan
+	(*QueryArrowRequest)(nil),             // 14: lakerunner.query.v1.QueryArrowRequest
+	(*QueryArrowResponse)(nil),            // 15: lakerunner.query.v1.QueryArrowResponse
+	(*Statistics)(nil),                    // 16: lakerunner.query.v1.Statistics
+	(*Completeness)(nil),                  // 17: lakerunner.query.v1.Completeness
+	(*ListLabelsRequest)(nil),             // 18: lakerunner.query.v1.ListLabelsRequest
+	(*ListLabelsResponse)(nil),            // 19: lakerunner.query.v1.ListLabelsResponse
+	(*ListLabelValuesRequest)(nil),        // 20: lakerunner.query.v1.ListLabelValuesRequest
+	(*ListLabelValuesResponse)(nil),       // 21: lakerunner.query.v1.ListLabelValuesResponse
+	(*ListSeriesRequest)(nil),             // 22: lakerunner.query.v1.ListSeriesRequest
+	(*ListSeriesResponse)(nil),            // 23: lakerunner.query.v1.ListSeriesResponse
+	(*LabelSet)(nil),                      // 24: lakerunner.query.v1.LabelSet
+	(*ExplainRequest)(nil),                // 25: lakerunner.query.v1.ExplainRequest
+	(*ExplainResponse)(nil),               // 26: lakerunner.query.v1.ExplainResponse
+	(*QueryMetricsRequest)(nil),           // 27: lakerunner.query.v1.QueryMetricsRequest
+	(*QueryMetricsResponse)(nil),          // 28: lakerunner.query.v1.QueryMetricsResponse
+	(*ListMetricsRequest)(nil),            // 29: lakerunner.query.v1.ListMetricsRequest
+	(*ListMetricsResponse)(nil),           // 30: lakerunner.query.v1.ListMetricsResponse
+	(*Metric)(nil),                        // 31: lakerunner.query.v1.Metric
+	(*ListMetricSeriesRequest)(nil),       // 32: lakerunner.query.v1.ListMetricSeriesRequest
+	(*ListMetricSeriesResponse)(nil),      // 33: lakerunner.query.v1.ListMetricSeriesResponse
+	(*ListMetricLabelsRequest)(nil),       // 34: lakerunner.query.v1.ListMetricLabelsRequest
+	(*ListMetricLabelsResponse)(nil),      // 35: lakerunner.query.v1.ListMetricLabelsResponse
+	(*ListMetricLabelValuesRequest)(nil),  // 36: lakerunner.query.v1.ListMetricLabelValuesRequest
+	(*ListMetricLabelValuesResponse)(nil), // 37: lakerunner.query.v1.ListMetricLabelValuesResponse
+	(*ListExemplarsRequest)(nil),          // 38: lakerunner.query.v1.ListExemplarsRequest
+	(*ListExemplarsResponse)(nil),         // 39: lakerunner.query.v1.ListExemplarsResponse
+	(*SeriesExemplars)(nil),               // 40: lakerunner.query.v1.SeriesExemplars
+	(*Exemplar)(nil),                      // 41: lakerunner.query.v1.Exemplar
+	(*GetCardinalityRequest)(nil),         // 42: lakerunner.query.v1.GetCardinalityRequest
+	(*GetCardinalityResponse)(nil),        // 43: lakerunner.query.v1.GetCardinalityResponse
+	(*MetricCardinality)(nil),             // 44: lakerunner.query.v1.MetricCardinality
+	(*LabelCardinality)(nil),              // 45: lakerunner.query.v1.LabelCardinality
+	(*ValueCardinality)(nil),              // 46: lakerunner.query.v1.ValueCardinality
+	nil,                                   // 47: lakerunner.query.v1.LogLine.LabelsEntry
+	nil,                                   // 48: lakerunner.query.v1.LogLine.MetadataEntry
+	nil,                                   // 49: lakerunner.query.v1.LogLine.ParsedEntry
+	nil,                                   // 50: lakerunner.query.v1.Series.LabelsEntry
+	nil,                                   // 51: lakerunner.query.v1.LabelSet.LabelsEntry
+	nil,                                   // 52: lakerunner.query.v1.SeriesExemplars.LabelsEntry
+	nil,                                   // 53: lakerunner.query.v1.Exemplar.LabelsEntry
+	(*timestamppb.Timestamp)(nil),         // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 55: google.protobuf.Duration
 }
 var file_lakerunner_query_v1_query_proto_depIdxs = []int32{
-	28, // 0: lakerunner.query.v1.QueryLogsRequest.start:type_name -> google.protobuf.Timestamp
-	28, // 1: lakerunner.query.v1.QueryLogsRequest.end:type_name -> google.protobuf.Timestamp
+	54, // 0: lakerunner.query.v1.QueryLogsRequest.start:type_name -> google.protobuf.Timestamp
+	54, // 1: lakerunner.query.v1.QueryLogsRequest.end:type_name -> google.protobuf.Timestamp
 	0,  // 2: lakerunner.query.v1.QueryLogsRequest.direction:type_name -> lakerunner.query.v1.Direction
-	3,  // 3: lakerunner.query.v1.QueryLogsResponse.lines:type_name -> lakerunner.query.v1.LogLine
-	12, // 4: lakerunner.query.v1.QueryLogsResponse.statistics:type_name -> lakerunner.query.v1.Statistics
-	28, // 5: lakerunner.query.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	23, // 6: lakerunner.query.v1.LogLine.labels:type_name -> lakerunner.query.v1.LogLine.LabelsEntry
-	24, // 7: lakerunner.query.v1.LogLine.metadata:type_name -> lakerunner.query.v1.LogLine.MetadataEntry
-	25, // 8: lakerunner.query.v1.LogLine.parsed:type_name -> lakerunner.query.v1.LogLine.ParsedEntry
-	28, // 9: lakerunner.query.v1.TailLogsRequest.start:type_name -> google.protobuf.Timestamp
-	3,  // 10: lakerunner.query.v1.TailLogsResponse.lines:type_name -> lakerunner.query.v1.LogLine
-	28, // 11: lakerunner.query.v1.QuerySamplesRequest.start:type_name -> google.protobuf.Timestamp
-	28, // 12: lakerunner.query.v1.QuerySamplesRequest.end:type_name -> google.protobuf.Timestamp
-	29, // 13: lakerunner.query.v1.QuerySamplesRequest.step:type_name -> google.protobuf.Duration
-	8,  // 14: lakerunner.query.v1.QuerySamplesResponse.series:type_name -> lakerunner.query.v1.Series
-	12, // 15: lakerunner.query.v1.QuerySamplesResponse.statistics:type_name -> lakerunner.query.v1.Statistics
-	26, // 16: lakerunner.query.v1.Series.labels:type_name -> lakerunner.query.v1.Series.LabelsEntry
-	9,  // 17: lakerunner.query.v1.Series.samples:type_name -> lakerunner.query.v1.Sample
-	28, // 18: lakerunner.query.v1.Sample.time:type_name -> google.protobuf.Timestamp
-	28, // 19: lakerunner.query.v1.QueryArrowRequest.start:type_name -> google.protobuf.Timestamp
-	28, // 20: lakerunner.query.v1.QueryArrowRequest.end:type_name -> google.protobuf.Timestamp
-	29, // 21: lakerunner.query.v1.QueryArrowRequest.step:type_name -> google.protobuf.Duration
-	0,  // 22: lakerunner.query.v1.QueryArrowRequest.direction:type_name -> lakerunner.query.v1.Direction
-	12, // 23: lakerunner.query.v1.QueryArrowResponse.statistics:type_name -> lakerunner.query.v1.Statistics
-	29, // 24: lakerunner.query.v1.Statistics.duration:type_name -> google.protobuf.Duration
-	13, // 25: lakerunner.query.v1.Statistics.completeness:type_name -> lakerunner.query.v1.Completeness
-	28, // 26: lakerunner.query.v1.Completeness.oldest_pending:type_name -> google.protobuf.Timestamp
-	28, // 27: lakerunner.query.v1.ListLabelsRequest.start:type_name -> google.protobuf.Timestamp
-	28, // 28: lakerunner.query.v1.ListLabelsRequest.end:type_name -> google.protobuf.Timestamp
-	12, // 29: lakerunner.query.v1.ListLabelsResponse.statistics:type_name -> lakerunner.query.v1.Statistics
-	28, // 30: lakerunner.query.v1.ListLabelValuesRequest.start:type_name -> google.protobuf.Timestamp
-	28, // 31: lakerunner.query.v1.ListLabelValuesRequest.end:type_name -> google.protobuf.Timestamp
-	12, // 32: lakerunner.query.v1.ListLabelValuesResponse.statistics:type_name -> lakerunner.query.v1.Statistics
-	28, // 33: lakerunner.query.v1.ListSeriesRequest.start:type_name -> google.protobuf.Timestamp
-	28, // 34: lakerunner.query.v1.ListSeriesRequest.end:type_name -> google.protobuf.Timestamp
-	20, // 35: lakerunner.query.v1.ListSeriesResponse.series:type_name -> lakerunner.query.v1.LabelSet
-	12, // 36: lakerunner.query.v1.ListSeriesResponse.statistics:type_name -> lakerunner.query.v1.Statistics
-	27, // 37: lakerunner.query.v1.LabelSet.labels:type_name -> lakerunner.query.v1.LabelSet.LabelsEntry
-	28, // 38: lakerunner.query.v1.ExplainRequest.start:type_name -> google.protobuf.Timestamp
-	28, // 39: lakerunner.query.v1.ExplainRequest.end:type_name -> google.protobuf.Timestamp
-	29, // 40: lakerunner.query.v1.ExplainRequest.step:type_name -> google.protobuf.Duration
-	13, // 41: lakerunner.query.v1.ExplainResponse.completeness:type_name -> lakerunner.query.v1.Completeness
-	1,  // 42: lakerunner.query.v1.QueryService.QueryLogs:input_type -> lakerunner.query.v1.QueryLogsRequest
-	4,  // 43: lakerunner.query.v1.QueryService.TailLogs:input_type -> lakerunner.query.v1.TailLogsRequest
-	6,  // 44: lakerunner.query.v1.QueryService.QuerySamples:input_type -> lakerunner.query.v1.QuerySamplesRequest
-	10, // 45: lakerunner.query.v1.QueryService.QueryArrow:input_type -> lakerunner.query.v1.QueryArrowRequest
-	14, // 46: lakerunner.query.v1.QueryService.ListLabels:input_type -> lakerunner.query.v1.ListLabelsRequest
-	16, // 47: lakerunner.query.v1.QueryService.ListLabelValues:input_type -> lakerunner.query.v1.ListLabelValuesRequest
-	18, // 48: lakerunner.query.v1.QueryService.ListSeries:input_type -> lakerunner.query.v1.ListSeriesRequest
-	21, // 49: lakerunner.query.v1.QueryService.Explain:input_type -> lakerunner.query.v1.ExplainRequest
-	2,  // 50: lakerunner.query.v1.QueryService.QueryLogs:output_type -> lakerunner.query.v1.QueryLogsResponse
-	5,  // 51: lakerunner.query.v1.QueryService.TailLogs:output_type -> lakerunner.query.v1.TailLogsResponse
-	7,  // 52: lakerunner.query.v1.QueryService.QuerySamples:output_type -> lakerunner.query.v1.QuerySamplesResponse
-	11, // 53: lakerunner.query.v1.QueryService.QueryArrow:output_type -> lakerunner.query.v1.QueryArrowResponse
-	15, // 54: lakerunner.query.v1.QueryService.ListLabels:output_type -> lakerunner.query.v1.ListLabelsResponse
-	17, // 55: lakerunner.query.v1.QueryService.ListLabelValues:output_type -> lakerunner.query.v1.ListLabelValuesResponse
-	19, // 56: lakerunner.query.v1.QueryService.ListSeries:output_type -> lakerunner.query.v1.ListSeriesResponse
-	22, // 57: lakerunner.query.v1.QueryService.Explain:output_type -> lakerunner.query.v1.ExplainResponse
-	50, // [50:58] is the sub-list for method output_type
-	42, // [42:50] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	5,  // 3: lakerunner.query.v1.QueryLogsResponse.lines:type_name -> lakerunner.query.v1.LogLine
+	16, // 4: lakerunner.query.v1.QueryLogsResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	54, // 5: lakerunner.query.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	47, // 6: lakerunner.query.v1.LogLine.labels:type_name -> lakerunner.query.v1.LogLine.LabelsEntry
+	48, // 7: lakerunner.query.v1.LogLine.metadata:type_name -> lakerunner.query.v1.LogLine.MetadataEntry
+	49, // 8: lakerunner.query.v1.LogLine.parsed:type_name -> lakerunner.query.v1.LogLine.ParsedEntry
+	54, // 9: lakerunner.query.v1.TailLogsRequest.start:type_name -> google.protobuf.Timestamp
+	5,  // 10: lakerunner.query.v1.TailLogsResponse.lines:type_name -> lakerunner.query.v1.LogLine
+	54, // 11: lakerunner.query.v1.QuerySamplesRequest.start:type_name -> google.protobuf.Timestamp
+	54, // 12: lakerunner.query.v1.QuerySamplesRequest.end:type_name -> google.protobuf.Timestamp
+	55, // 13: lakerunner.query.v1.QuerySamplesRequest.step:type_name -> google.protobuf.Duration
+	10, // 14: lakerunner.query.v1.QuerySamplesResponse.series:type_name -> lakerunner.query.v1.Series
+	16, // 15: lakerunner.query.v1.QuerySamplesResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	50, // 16: lakerunner.query.v1.Series.labels:type_name -> lakerunner.query.v1.Series.LabelsEntry
+	11, // 17: lakerunner.query.v1.Series.samples:type_name -> lakerunner.query.v1.Sample
+	54, // 18: lakerunner.query.v1.Sample.time:type_name -> google.protobuf.Timestamp
+	12, // 19: lakerunner.query.v1.Sample.histogram:type_name -> lakerunner.query.v1.Histogram
+	13, // 20: lakerunner.query.v1.Histogram.positive_spans:type_name -> lakerunner.query.v1.HistogramSpan
+	13, // 21: lakerunner.query.v1.Histogram.negative_spans:type_name -> lakerunner.query.v1.HistogramSpan
+	54, // 22: lakerunner.query.v1.QueryArrowRequest.start:type_name -> google.protobuf.Timestamp
+	54, // 23: lakerunner.query.v1.QueryArrowRequest.end:type_name -> google.protobuf.Timestamp
+	55, // 24: lakerunner.query.v1.QueryArrowRequest.step:type_name -> google.protobuf.Duration
+	0,  // 25: lakerunner.query.v1.QueryArrowRequest.direction:type_name -> lakerunner.query.v1.Direction
+	16, // 26: lakerunner.query.v1.QueryArrowResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	55, // 27: lakerunner.query.v1.Statistics.duration:type_name -> google.protobuf.Duration
+	17, // 28: lakerunner.query.v1.Statistics.completeness:type_name -> lakerunner.query.v1.Completeness
+	55, // 29: lakerunner.query.v1.Statistics.resolution:type_name -> google.protobuf.Duration
+	54, // 30: lakerunner.query.v1.Completeness.oldest_pending:type_name -> google.protobuf.Timestamp
+	54, // 31: lakerunner.query.v1.ListLabelsRequest.start:type_name -> google.protobuf.Timestamp
+	54, // 32: lakerunner.query.v1.ListLabelsRequest.end:type_name -> google.protobuf.Timestamp
+	16, // 33: lakerunner.query.v1.ListLabelsResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	54, // 34: lakerunner.query.v1.ListLabelValuesRequest.start:type_name -> google.protobuf.Timestamp
+	54, // 35: lakerunner.query.v1.ListLabelValuesRequest.end:type_name -> google.protobuf.Timestamp
+	16, // 36: lakerunner.query.v1.ListLabelValuesResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	54, // 37: lakerunner.query.v1.ListSeriesRequest.start:type_name -> google.protobuf.Timestamp
+	54, // 38: lakerunner.query.v1.ListSeriesRequest.end:type_name -> google.protobuf.Timestamp
+	24, // 39: lakerunner.query.v1.ListSeriesResponse.series:type_name -> lakerunner.query.v1.LabelSet
+	16, // 40: lakerunner.query.v1.ListSeriesResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	51, // 41: lakerunner.query.v1.LabelSet.labels:type_name -> lakerunner.query.v1.LabelSet.LabelsEntry
+	54, // 42: lakerunner.query.v1.ExplainRequest.start:type_name -> google.protobuf.Timestamp
+	54, // 43: lakerunner.query.v1.ExplainRequest.end:type_name -> google.protobuf.Timestamp
+	55, // 44: lakerunner.query.v1.ExplainRequest.step:type_name -> google.protobuf.Duration
+	1,  // 45: lakerunner.query.v1.ExplainRequest.language:type_name -> lakerunner.query.v1.QueryLanguage
+	17, // 46: lakerunner.query.v1.ExplainResponse.completeness:type_name -> lakerunner.query.v1.Completeness
+	54, // 47: lakerunner.query.v1.QueryMetricsRequest.start:type_name -> google.protobuf.Timestamp
+	54, // 48: lakerunner.query.v1.QueryMetricsRequest.end:type_name -> google.protobuf.Timestamp
+	55, // 49: lakerunner.query.v1.QueryMetricsRequest.step:type_name -> google.protobuf.Duration
+	55, // 50: lakerunner.query.v1.QueryMetricsRequest.lookback:type_name -> google.protobuf.Duration
+	55, // 51: lakerunner.query.v1.QueryMetricsRequest.timeout:type_name -> google.protobuf.Duration
+	2,  // 52: lakerunner.query.v1.QueryMetricsResponse.type:type_name -> lakerunner.query.v1.ValueType
+	10, // 53: lakerunner.query.v1.QueryMetricsResponse.series:type_name -> lakerunner.query.v1.Series
+	16, // 54: lakerunner.query.v1.QueryMetricsResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	54, // 55: lakerunner.query.v1.ListMetricsRequest.start:type_name -> google.protobuf.Timestamp
+	54, // 56: lakerunner.query.v1.ListMetricsRequest.end:type_name -> google.protobuf.Timestamp
+	31, // 57: lakerunner.query.v1.ListMetricsResponse.metrics:type_name -> lakerunner.query.v1.Metric
+	16, // 58: lakerunner.query.v1.ListMetricsResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	54, // 59: lakerunner.query.v1.ListMetricSeriesRequest.start:type_name -> google.protobuf.Timestamp
+	54, // 60: lakerunner.query.v1.ListMetricSeriesRequest.end:type_name -> google.protobuf.Timestamp
+	24, // 61: lakerunner.query.v1.ListMetricSeriesResponse.series:type_name -> lakerunner.query.v1.LabelSet
+	16, // 62: lakerunner.query.v1.ListMetricSeriesResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	54, // 63: lakerunner.query.v1.ListMetricLabelsRequest.start:type_name -> google.protobuf.Timestamp
+	54, // 64: lakerunner.query.v1.ListMetricLabelsRequest.end:type_name -> google.protobuf.Timestamp
+	16, // 65: lakerunner.query.v1.ListMetricLabelsResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	54, // 66: lakerunner.query.v1.ListMetricLabelValuesRequest.start:type_name -> google.protobuf.Timestamp
+	54, // 67: lakerunner.query.v1.ListMetricLabelValuesRequest.end:type_name -> google.protobuf.Timestamp
+	16, // 68: lakerunner.query.v1.ListMetricLabelValuesResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	54, // 69: lakerunner.query.v1.ListExemplarsRequest.start:type_name -> google.protobuf.Timestamp
+	54, // 70: lakerunner.query.v1.ListExemplarsRequest.end:type_name -> google.protobuf.Timestamp
+	40, // 71: lakerunner.query.v1.ListExemplarsResponse.series:type_name -> lakerunner.query.v1.SeriesExemplars
+	16, // 72: lakerunner.query.v1.ListExemplarsResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	52, // 73: lakerunner.query.v1.SeriesExemplars.labels:type_name -> lakerunner.query.v1.SeriesExemplars.LabelsEntry
+	41, // 74: lakerunner.query.v1.SeriesExemplars.exemplars:type_name -> lakerunner.query.v1.Exemplar
+	53, // 75: lakerunner.query.v1.Exemplar.labels:type_name -> lakerunner.query.v1.Exemplar.LabelsEntry
+	54, // 76: lakerunner.query.v1.Exemplar.time:type_name -> google.protobuf.Timestamp
+	54, // 77: lakerunner.query.v1.GetCardinalityRequest.start:type_name -> google.protobuf.Timestamp
+	54, // 78: lakerunner.query.v1.GetCardinalityRequest.end:type_name -> google.protobuf.Timestamp
+	44, // 79: lakerunner.query.v1.GetCardinalityResponse.metrics:type_name -> lakerunner.query.v1.MetricCardinality
+	45, // 80: lakerunner.query.v1.GetCardinalityResponse.labels:type_name -> lakerunner.query.v1.LabelCardinality
+	16, // 81: lakerunner.query.v1.GetCardinalityResponse.statistics:type_name -> lakerunner.query.v1.Statistics
+	31, // 82: lakerunner.query.v1.MetricCardinality.metric:type_name -> lakerunner.query.v1.Metric
+	46, // 83: lakerunner.query.v1.LabelCardinality.top:type_name -> lakerunner.query.v1.ValueCardinality
+	3,  // 84: lakerunner.query.v1.QueryService.QueryLogs:input_type -> lakerunner.query.v1.QueryLogsRequest
+	6,  // 85: lakerunner.query.v1.QueryService.TailLogs:input_type -> lakerunner.query.v1.TailLogsRequest
+	8,  // 86: lakerunner.query.v1.QueryService.QuerySamples:input_type -> lakerunner.query.v1.QuerySamplesRequest
+	14, // 87: lakerunner.query.v1.QueryService.QueryArrow:input_type -> lakerunner.query.v1.QueryArrowRequest
+	18, // 88: lakerunner.query.v1.QueryService.ListLabels:input_type -> lakerunner.query.v1.ListLabelsRequest
+	20, // 89: lakerunner.query.v1.QueryService.ListLabelValues:input_type -> lakerunner.query.v1.ListLabelValuesRequest
+	22, // 90: lakerunner.query.v1.QueryService.ListSeries:input_type -> lakerunner.query.v1.ListSeriesRequest
+	25, // 91: lakerunner.query.v1.QueryService.Explain:input_type -> lakerunner.query.v1.ExplainRequest
+	27, // 92: lakerunner.query.v1.QueryService.QueryMetrics:input_type -> lakerunner.query.v1.QueryMetricsRequest
+	29, // 93: lakerunner.query.v1.QueryService.ListMetrics:input_type -> lakerunner.query.v1.ListMetricsRequest
+	32, // 94: lakerunner.query.v1.QueryService.ListMetricSeries:input_type -> lakerunner.query.v1.ListMetricSeriesRequest
+	34, // 95: lakerunner.query.v1.QueryService.ListMetricLabels:input_type -> lakerunner.query.v1.ListMetricLabelsRequest
+	36, // 96: lakerunner.query.v1.QueryService.ListMetricLabelValues:input_type -> lakerunner.query.v1.ListMetricLabelValuesRequest
+	38, // 97: lakerunner.query.v1.QueryService.ListExemplars:input_type -> lakerunner.query.v1.ListExemplarsRequest
+	42, // 98: lakerunner.query.v1.QueryService.GetCardinality:input_type -> lakerunner.query.v1.GetCardinalityRequest
+	4,  // 99: lakerunner.query.v1.QueryService.QueryLogs:output_type -> lakerunner.query.v1.QueryLogsResponse
+	7,  // 100: lakerunner.query.v1.QueryService.TailLogs:output_type -> lakerunner.query.v1.TailLogsResponse
+	9,  // 101: lakerunner.query.v1.QueryService.QuerySamples:output_type -> lakerunner.query.v1.QuerySamplesResponse
+	15, // 102: lakerunner.query.v1.QueryService.QueryArrow:output_type -> lakerunner.query.v1.QueryArrowResponse
+	19, // 103: lakerunner.query.v1.QueryService.ListLabels:output_type -> lakerunner.query.v1.ListLabelsResponse
+	21, // 104: lakerunner.query.v1.QueryService.ListLabelValues:output_type -> lakerunner.query.v1.ListLabelValuesResponse
+	23, // 105: lakerunner.query.v1.QueryService.ListSeries:output_type -> lakerunner.query.v1.ListSeriesResponse
+	26, // 106: lakerunner.query.v1.QueryService.Explain:output_type -> lakerunner.query.v1.ExplainResponse
+	28, // 107: lakerunner.query.v1.QueryService.QueryMetrics:output_type -> lakerunner.query.v1.QueryMetricsResponse
+	30, // 108: lakerunner.query.v1.QueryService.ListMetrics:output_type -> lakerunner.query.v1.ListMetricsResponse
+	33, // 109: lakerunner.query.v1.QueryService.ListMetricSeries:output_type -> lakerunner.query.v1.ListMetricSeriesResponse
+	35, // 110: lakerunner.query.v1.QueryService.ListMetricLabels:output_type -> lakerunner.query.v1.ListMetricLabelsResponse
+	37, // 111: lakerunner.query.v1.QueryService.ListMetricLabelValues:output_type -> lakerunner.query.v1.ListMetricLabelValuesResponse
+	39, // 112: lakerunner.query.v1.QueryService.ListExemplars:output_type -> lakerunner.query.v1.ListExemplarsResponse
+	43, // 113: lakerunner.query.v1.QueryService.GetCardinality:output_type -> lakerunner.query.v1.GetCardinalityResponse
+	99, // [99:114] is the sub-list for method output_type
+	84, // [84:99] is the sub-list for method input_type
+	84, // [84:84] is the sub-list for extension type_name
+	84, // [84:84] is the sub-list for extension extendee
+	0,  // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_lakerunner_query_v1_query_proto_init() }
@@ -1891,8 +3959,8 @@ func file_lakerunner_query_v1_query_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lakerunner_query_v1_query_proto_rawDesc), len(file_lakerunner_query_v1_query_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   27,
+			NumEnums:      3,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

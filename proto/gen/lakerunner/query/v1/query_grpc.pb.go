@@ -23,14 +23,21 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	QueryService_QueryLogs_FullMethodName       = "/lakerunner.query.v1.QueryService/QueryLogs"
-	QueryService_TailLogs_FullMethodName        = "/lakerunner.query.v1.QueryService/TailLogs"
-	QueryService_QuerySamples_FullMethodName    = "/lakerunner.query.v1.QueryService/QuerySamples"
-	QueryService_QueryArrow_FullMethodName      = "/lakerunner.query.v1.QueryService/QueryArrow"
-	QueryService_ListLabels_FullMethodName      = "/lakerunner.query.v1.QueryService/ListLabels"
-	QueryService_ListLabelValues_FullMethodName = "/lakerunner.query.v1.QueryService/ListLabelValues"
-	QueryService_ListSeries_FullMethodName      = "/lakerunner.query.v1.QueryService/ListSeries"
-	QueryService_Explain_FullMethodName         = "/lakerunner.query.v1.QueryService/Explain"
+	QueryService_QueryLogs_FullMethodName             = "/lakerunner.query.v1.QueryService/QueryLogs"
+	QueryService_TailLogs_FullMethodName              = "/lakerunner.query.v1.QueryService/TailLogs"
+	QueryService_QuerySamples_FullMethodName          = "/lakerunner.query.v1.QueryService/QuerySamples"
+	QueryService_QueryArrow_FullMethodName            = "/lakerunner.query.v1.QueryService/QueryArrow"
+	QueryService_ListLabels_FullMethodName            = "/lakerunner.query.v1.QueryService/ListLabels"
+	QueryService_ListLabelValues_FullMethodName       = "/lakerunner.query.v1.QueryService/ListLabelValues"
+	QueryService_ListSeries_FullMethodName            = "/lakerunner.query.v1.QueryService/ListSeries"
+	QueryService_Explain_FullMethodName               = "/lakerunner.query.v1.QueryService/Explain"
+	QueryService_QueryMetrics_FullMethodName          = "/lakerunner.query.v1.QueryService/QueryMetrics"
+	QueryService_ListMetrics_FullMethodName           = "/lakerunner.query.v1.QueryService/ListMetrics"
+	QueryService_ListMetricSeries_FullMethodName      = "/lakerunner.query.v1.QueryService/ListMetricSeries"
+	QueryService_ListMetricLabels_FullMethodName      = "/lakerunner.query.v1.QueryService/ListMetricLabels"
+	QueryService_ListMetricLabelValues_FullMethodName = "/lakerunner.query.v1.QueryService/ListMetricLabelValues"
+	QueryService_ListExemplars_FullMethodName         = "/lakerunner.query.v1.QueryService/ListExemplars"
+	QueryService_GetCardinality_FullMethodName        = "/lakerunner.query.v1.QueryService/GetCardinality"
 )
 
 // QueryServiceClient is the client API for QueryService service.
@@ -55,6 +62,20 @@ type QueryServiceClient interface {
 	ListSeries(ctx context.Context, in *ListSeriesRequest, opts ...grpc.CallOption) (*ListSeriesResponse, error)
 	// Explain says what a query would read and cost, before anything is read.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// QueryMetrics evaluates a PromQL query over a range, or at one time. It streams the answer, then one message with what is said about it.
+	QueryMetrics(ctx context.Context, in *QueryMetricsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[QueryMetricsResponse], error)
+	// ListMetrics lists names of metrics with type, unit, help and how many series they have.
+	ListMetrics(ctx context.Context, in *ListMetricsRequest, opts ...grpc.CallOption) (*ListMetricsResponse, error)
+	// ListMetricSeries lists the label sets of series of metrics.
+	ListMetricSeries(ctx context.Context, in *ListMetricSeriesRequest, opts ...grpc.CallOption) (*ListMetricSeriesResponse, error)
+	// ListMetricLabels lists label names of series of metrics.
+	ListMetricLabels(ctx context.Context, in *ListMetricLabelsRequest, opts ...grpc.CallOption) (*ListMetricLabelsResponse, error)
+	// ListMetricLabelValues lists the values of one label of series of metrics.
+	ListMetricLabelValues(ctx context.Context, in *ListMetricLabelValuesRequest, opts ...grpc.CallOption) (*ListMetricLabelValuesResponse, error)
+	// ListExemplars lists the exemplars of the series that a PromQL query selects.
+	ListExemplars(ctx context.Context, in *ListExemplarsRequest, opts ...grpc.CallOption) (*ListExemplarsResponse, error)
+	// GetCardinality counts series by metric and label, and those that are new or have vanished.
+	GetCardinality(ctx context.Context, in *GetCardinalityRequest, opts ...grpc.CallOption) (*GetCardinalityResponse, error)
 }
 
 type queryServiceClient struct {
@@ -172,6 +193,85 @@ func (c *queryServiceClient) Explain(ctx context.Context, in *ExplainRequest, op
 	return out, nil
 }
 
+func (c *queryServiceClient) QueryMetrics(ctx context.Context, in *QueryMetricsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[QueryMetricsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &QueryService_ServiceDesc.Streams[3], QueryService_QueryMetrics_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[QueryMetricsRequest, QueryMetricsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type QueryService_QueryMetricsClient = grpc.ServerStreamingClient[QueryMetricsResponse]
+
+func (c *queryServiceClient) ListMetrics(ctx context.Context, in *ListMetricsRequest, opts ...grpc.CallOption) (*ListMetricsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListMetricsResponse)
+	err := c.cc.Invoke(ctx, QueryService_ListMetrics_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *queryServiceClient) ListMetricSeries(ctx context.Context, in *ListMetricSeriesRequest, opts ...grpc.CallOption) (*ListMetricSeriesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListMetricSeriesResponse)
+	err := c.cc.Invoke(ctx, QueryService_ListMetricSeries_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *queryServiceClient) ListMetricLabels(ctx context.Context, in *ListMetricLabelsRequest, opts ...grpc.CallOption) (*ListMetricLabelsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListMetricLabelsResponse)
+	err := c.cc.Invoke(ctx, QueryService_ListMetricLabels_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *queryServiceClient) ListMetricLabelValues(ctx context.Context, in *ListMetricLabelValuesRequest, opts ...grpc.CallOption) (*ListMetricLabelValuesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListMetricLabelValuesResponse)
+	err := c.cc.Invoke(ctx, QueryService_ListMetricLabelValues_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *queryServiceClient) ListExemplars(ctx context.Context, in *ListExemplarsRequest, opts ...grpc.CallOption) (*ListExemplarsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListExemplarsResponse)
+	err := c.cc.Invoke(ctx, QueryService_ListExemplars_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *queryServiceClient) GetCardinality(ctx context.Context, in *GetCardinalityRequest, opts ...grpc.CallOption) (*GetCardinalityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCardinalityResponse)
+	err := c.cc.Invoke(ctx, QueryService_GetCardinality_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // QueryServiceServer is the server API for QueryService service.
 // All implementations must embed UnimplementedQueryServiceServer
 // for forward compatibility.
@@ -194,6 +294,20 @@ type QueryServiceServer interface {
 	ListSeries(context.Context, *ListSeriesRequest) (*ListSeriesResponse, error)
 	// Explain says what a query would read and cost, before anything is read.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// QueryMetrics evaluates a PromQL query over a range, or at one time. It streams the answer, then one message with what is said about it.
+	QueryMetrics(*QueryMetricsRequest, grpc.ServerStreamingServer[QueryMetricsResponse]) error
+	// ListMetrics lists names of metrics with type, unit, help and how many series they have.
+	ListMetrics(context.Context, *ListMetricsRequest) (*ListMetricsResponse, error)
+	// ListMetricSeries lists the label sets of series of metrics.
+	ListMetricSeries(context.Context, *ListMetricSeriesRequest) (*ListMetricSeriesResponse, error)
+	// ListMetricLabels lists label names of series of metrics.
+	ListMetricLabels(context.Context, *ListMetricLabelsRequest) (*ListMetricLabelsResponse, error)
+	// ListMetricLabelValues lists the values of one label of series of metrics.
+	ListMetricLabelValues(context.Context, *ListMetricLabelValuesRequest) (*ListMetricLabelValuesResponse, error)
+	// ListExemplars lists the exemplars of the series that a PromQL query selects.
+	ListExemplars(context.Context, *ListExemplarsRequest) (*ListExemplarsResponse, error)
+	// GetCardinality counts series by metric and label, and those that are new or have vanished.
+	GetCardinality(context.Context, *GetCardinalityRequest) (*GetCardinalityResponse, error)
 	mustEmbedUnimplementedQueryServiceServer()
 }
 
@@ -227,6 +341,27 @@ func (UnimplementedQueryServiceServer) ListSeries(context.Context, *ListSeriesRe
 }
 func (UnimplementedQueryServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedQueryServiceServer) QueryMetrics(*QueryMetricsRequest, grpc.ServerStreamingServer[QueryMetricsResponse]) error {
+	return status.Error(codes.Unimplemented, "method QueryMetrics not implemented")
+}
+func (UnimplementedQueryServiceServer) ListMetrics(context.Context, *ListMetricsRequest) (*ListMetricsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListMetrics not implemented")
+}
+func (UnimplementedQueryServiceServer) ListMetricSeries(context.Context, *ListMetricSeriesRequest) (*ListMetricSeriesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListMetricSeries not implemented")
+}
+func (UnimplementedQueryServiceServer) ListMetricLabels(context.Context, *ListMetricLabelsRequest) (*ListMetricLabelsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListMetricLabels not implemented")
+}
+func (UnimplementedQueryServiceServer) ListMetricLabelValues(context.Context, *ListMetricLabelValuesRequest) (*ListMetricLabelValuesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListMetricLabelValues not implemented")
+}
+func (UnimplementedQueryServiceServer) ListExemplars(context.Context, *ListExemplarsRequest) (*ListExemplarsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListExemplars not implemented")
+}
+func (UnimplementedQueryServiceServer) GetCardinality(context.Context, *GetCardinalityRequest) (*GetCardinalityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCardinality not implemented")
 }
 func (UnimplementedQueryServiceServer) mustEmbedUnimplementedQueryServiceServer() {}
 func (UnimplementedQueryServiceServer) testEmbeddedByValue()                      {}
@@ -372,6 +507,125 @@ func _QueryService_Explain_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _QueryService_QueryMetrics_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(QueryMetricsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(QueryServiceServer).QueryMetrics(m, &grpc.GenericServerStream[QueryMetricsRequest, QueryMetricsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type QueryService_QueryMetricsServer = grpc.ServerStreamingServer[QueryMetricsResponse]
+
+func _QueryService_ListMetrics_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListMetricsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).ListMetrics(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_ListMetrics_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).ListMetrics(ctx, req.(*ListMetricsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _QueryService_ListMetricSeries_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListMetricSeriesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).ListMetricSeries(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_ListMetricSeries_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).ListMetricSeries(ctx, req.(*ListMetricSeriesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _QueryService_ListMetricLabels_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListMetricLabelsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).ListMetricLabels(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_ListMetricLabels_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).ListMetricLabels(ctx, req.(*ListMetricLabelsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _QueryService_ListMetricLabelValues_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListMetricLabelValuesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).ListMetricLabelValues(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_ListMetricLabelValues_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).ListMetricLabelValues(ctx, req.(*ListMetricLabelValuesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _QueryService_ListExemplars_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListExemplarsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).ListExemplars(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_ListExemplars_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).ListExemplars(ctx, req.(*ListExemplarsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _QueryService_GetCardinality_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCardinalityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).GetCardinality(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_GetCardinality_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).GetCardinality(ctx, req.(*GetCardinalityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // QueryService_ServiceDesc is the grpc.ServiceDesc for QueryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -399,6 +653,30 @@ var QueryService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Explain",
 			Handler:    _QueryService_Explain_Handler,
 		},
+		{
+			MethodName: "ListMetrics",
+			Handler:    _QueryService_ListMetrics_Handler,
+		},
+		{
+			MethodName: "ListMetricSeries",
+			Handler:    _QueryService_ListMetricSeries_Handler,
+		},
+		{
+			MethodName: "ListMetricLabels",
+			Handler:    _QueryService_ListMetricLabels_Handler,
+		},
+		{
+			MethodName: "ListMetricLabelValues",
+			Handler:    _QueryService_ListMetricLabelValues_Handler,
+		},
+		{
+			MethodName: "ListExemplars",
+			Handler:    _QueryService_ListExemplars_Handler,
+		},
+		{
+			MethodName: "GetCardinality",
+			Handler:    _QueryService_GetCardinality_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -414,6 +692,11 @@ var QueryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "QueryArrow",
 			Handler:       _QueryService_QueryArrow_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "QueryMetrics",
+			Handler:       _QueryService_QueryMetrics_Handler,
 			ServerStreams: true,
 		},
 	},
