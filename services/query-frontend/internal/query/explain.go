@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/lakerunner/lakerunner/pkg/index"
+	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/objects"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/plan"
 )
@@ -41,10 +42,18 @@ func (f *Frontend) Explain(ctx context.Context, req Request) (Explanation, error
 	}
 	run.kind = "explain"
 	defer func() { run.end(nil) }()
-	e := Explanation{Completeness: run.found.Completeness}
+	e := f.price(run.found.Segments)
+	e.Completeness = run.found.Completeness
+	e.Plan = describe(run, req)
+	return e, nil
+}
+
+// price says what reading segments costs.
+func (f *Frontend) price(segments []lake.Segment) Explanation {
+	var e Explanation
 	snapshot := f.config.Current()
-	for i := range run.found.Segments {
-		s := &run.found.Segments[i]
+	for i := range segments {
+		s := &segments[i]
 		e.Segments++
 		e.Bytes += s.Bytes + s.SidecarBytes
 		e.Rows += s.Rows
@@ -56,7 +65,24 @@ func (f *Frontend) Explain(ctx context.Context, req Request) (Explanation, error
 	}
 	parallel := float64(max(1, f.fan.Workers()))
 	e.Seconds = math.Ceil(float64(e.Requests)/float64(f.fan.Parallel()))*secondsPerRequest + float64(e.Bytes)/scanBytesPerSecond/parallel
-	e.Plan = describe(run, req)
+	return e
+}
+
+// ExplainMetrics is Explain of a PromQL query.
+func (f *Frontend) ExplainMetrics(ctx context.Context, req MetricRequest) (Explanation, error) {
+	r, err := f.beginMetrics(ctx, req)
+	if err != nil {
+		return Explanation{}, err
+	}
+	r.kind = "explain"
+	defer func() { r.end(nil) }()
+	levels, segments, err := r.session.Explain(r.plan)
+	if err != nil {
+		return Explanation{}, err
+	}
+	e := f.price(segments)
+	e.Completeness = r.complete
+	e.Plan = r.plan.String() + levels + fmt.Sprintf("workers: %d\n", f.fan.Workers())
 	return e, nil
 }
 

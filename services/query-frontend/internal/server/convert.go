@@ -75,7 +75,7 @@ func sampleOf(ms int64, value float64) *queryv1.Sample {
 }
 
 func statisticsOf(s query.Statistics) *queryv1.Statistics {
-	return &queryv1.Statistics{
+	out := &queryv1.Statistics{
 		SegmentsConsidered: s.Considered,
 		SegmentsPruned:     s.Pruned(),
 		SegmentsRead:       s.SegmentsRead,
@@ -92,6 +92,10 @@ func statisticsOf(s query.Statistics) *queryv1.Statistics {
 		PartialReason:      s.Partial,
 		Retries:            s.Retries,
 	}
+	if s.Resolution > 0 {
+		out.Resolution = durationpb.New(s.Resolution)
+	}
+	return out
 }
 
 func completenessOf(c index.Completeness) *queryv1.Completeness {

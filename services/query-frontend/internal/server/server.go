@@ -92,11 +92,17 @@ func (s *Server) streams(ctx context.Context, selectors []string, start, end *ti
 
 // Explain plans and prices a query.
 func (s *Server) Explain(ctx context.Context, req *queryv1.ExplainRequest) (*queryv1.ExplainResponse, error) {
+	if req.GetLanguage() == queryv1.QueryLanguage_QUERY_LANGUAGE_PROMQL {
+		return s.explainMetrics(ctx, req)
+	}
 	asked, err := eitherRequest(req.GetQuery(), req.GetStart(), req.GetEnd(), req.GetStep().AsDuration())
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.frontend.Explain(ctx, asked)
+	return explained(s.frontend.Explain(ctx, asked))
+}
+
+func explained(e query.Explanation, err error) (*queryv1.ExplainResponse, error) {
 	if err != nil {
 		return nil, err
 	}
