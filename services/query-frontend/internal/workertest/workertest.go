@@ -106,6 +106,9 @@ func (s *Store) read(organization string, segments []*workerv1.Segment) (queryte
 	return rows, nil
 }
 
+// Request is what a worker is asked.
+type Request = workerv1.ScanRequest
+
 // Worker is one worker. Its exported fields may be set before it is asked.
 type Worker struct {
 	Store *Store
