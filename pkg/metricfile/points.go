@@ -4,6 +4,7 @@ package metricfile
 
 import (
 	"math"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -84,6 +85,39 @@ func (p *Points) Track(s *Series, track int, dst []float64) []float64 {
 		return append(dst, p.Values...)
 	}
 	return p.counts(dst)
+}
+
+// AllTracks returns the values of all Prometheus series of the row, as Track has them one by one, in the memory of dst. Cumulating buckets once, it is much
+// faster than asking for each.
+func (p *Points) AllTracks(s *Series, dst [][]float64) [][]float64 {
+	n := s.NumTracks()
+	dst = slices.Grow(dst[:0], n)[:n]
+	if s.Kind != KindClassic || len(p.Buckets) == 0 {
+		for track := range dst {
+			dst[track] = p.Track(s, track, dst[track][:0])
+		}
+		return dst
+	}
+	sums := make([]uint64, len(p.Values))
+	for track := range s.Bounds {
+		values := dst[track][:0]
+		for i, v := range p.Buckets[track] {
+			sums[i] += v
+			values = append(values, float64(sums[i]))
+		}
+		dst[track] = values
+	}
+	for i, v := range p.Values {
+		if value.IsStaleNaN(v) {
+			for track := range s.Bounds {
+				dst[track][i] = v
+			}
+		}
+	}
+	for track := len(s.Bounds); track < n; track++ {
+		dst[track] = p.Track(s, track, dst[track][:0])
+	}
+	return dst
 }
 
 func (p *Points) counts(dst []float64) []float64 {

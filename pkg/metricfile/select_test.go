@@ -92,10 +92,14 @@ func TestTracksHaveTheValuesOfTheirSeries(t *testing.T) {
 		}},
 		{&summary, []string{`{__name__="h", a="b", quantile="0.99"} [0.25 NaN]`, `{__name__="h_count", a="b"} [6 NaN]`}},
 	} {
+		all := p.AllTracks(c.series, [][]float64{{7, 7, 7}})
 		var got []string
 		for track, ls := range c.series.Tracks() {
 			values := p.Track(c.series, track, nil)
 			got = append(got, fmt.Sprint(ls, " ", values))
+			if fmt.Sprint(all[track]) != fmt.Sprint(values) {
+				t.Errorf("track %d is %v among all, %v alone", track, all[track], values)
+			}
 			if !p.Stale(1) || p.Stale(0) {
 				t.Error("the second point is stale, and the first is not")
 			}
