@@ -84,7 +84,7 @@ func TestAMergeOfManyShardsIsDoneInPasses(t *testing.T) {
 	tr := drawTrial(t, rand.New(rand.NewPCG(4, 4)))
 	want := tr.naive()
 	inputs, _ := tr.mergeInputs()
-	for _, memory := range []int64{11 << 20, 30 << 20, 60 << 20} {
+	for _, memory := range []int64{14 << 20, 30 << 20, 60 << 20} {
 		result, outputs := mergeOf(t, inputs, 16, memory)
 		if diff := gocmp.Diff(want.lines, linesOf(t, outputs)); diff != "" || result.RowsIn != want.result.RowsIn || result.HashLeft != want.result.HashLeft {
 			t.Errorf("with %d bytes (-want +got):\n%s", memory, diff)

@@ -122,9 +122,9 @@ func (s *mergeSource) memory() int64 {
 }
 
 const (
-	// sourceLeast and sourceMost are about what an input takes beside its catalogue: what was read ahead of each column, vectors of a row group, the points
-	// of a row.
-	sourceLeast = 128 << 10
+	// sourceLeast and sourceMost are about what an input takes beside its catalogue: a block of that, what was read ahead of each column, vectors of a row
+	// group, the points of a row.
+	sourceLeast = 512 << 10
 	sourceMost  = 4 << 20
 )
 
@@ -207,13 +207,21 @@ func (s *mergeSource) next() bool {
 			return false
 		}
 		if s.row++; s.block == nil || s.row == s.block.len() {
-			s.blockAt++
-			s.block, s.row = s.catalogue.block(s.blockAt), 0
+			s.nextBlock()
 		}
 		if s.merge.chosen[s.merge.shardOf(uint64(s.block.hash[s.row]))] {
 			return true
 		}
 	}
+}
+
+// nextBlock decodes the next rows of the catalogue, which nobody else reads: those before are not needed any more.
+func (s *mergeSource) nextBlock() {
+	if s.block != nil {
+		s.catalogue.recent[s.blockAt%recentBlocks].Store(nil)
+	}
+	s.blockAt++
+	s.block, s.row = s.catalogue.block(s.blockAt), 0
 }
 
 // load finds the head's numbers.
