@@ -23,38 +23,42 @@ type Exposition struct{}
 // Name is "prometheus-text".
 func (Exposition) Name() string { return "prometheus-text" }
 
-// sniffedLines is how many lines must be of the format for content to be.
+// sniffedLines is how many lines are looked at to know the format.
 const sniffedLines = 100
 
 // Sniff accepts content whose first lines are samples, comments or empty. A word and a number alone may be anything: there must be a sample with labels
-// or a comment that says what a metric is. What is stored as logs is a log.
+// or a comment that says what a metric is. Where there is such a comment, or the name says that these are metrics, one line in ten may be broken. What is
+// stored as logs is a log.
 func (Exposition) Sniff(head Head) (lake.Signal, bool) {
 	if head.Hint == lake.SignalLogs || head.Hint == lake.SignalSpans {
 		return 0, false
 	}
-	b, certain := trimBOM(head.Bytes), head.Hint == lake.SignalMetrics
-	samples := 0
+	b := trimBOM(head.Bytes)
+	said, labelled := head.Hint == lake.SignalMetrics, false
+	samples, broken := 0, 0
 	for range sniffedLines {
 		line, rest, whole := bytes.Cut(b, []byte("\n"))
-		if !whole && !head.Whole || len(line) == 0 && !whole {
+		if !whole && (!head.Whole || len(line) == 0) {
 			break
 		}
 		b = rest
 		line = bytes.TrimSpace(line)
+		var s sampleLine
 		switch {
 		case len(line) == 0:
 		case line[0] == '#':
-			certain = certain || describesMetric(line)
-		default:
-			var s sampleLine
-			if !s.parse(line) {
-				return 0, false
-			}
+			said = said || describesMetric(line)
+		case s.parse(line):
 			samples++
-			certain = certain || s.labelled
+			labelled = labelled || s.labelled
+		default:
+			broken++
 		}
 	}
-	return lake.SignalMetrics, certain && (samples > 0 || describesMetric(bytes.TrimSpace(trimBOM(head.Bytes))))
+	if said {
+		return lake.SignalMetrics, samples > 0 && 10*broken <= samples+broken || samples+broken == 0 && describesMetric(bytes.TrimSpace(trimBOM(head.Bytes)))
+	}
+	return lake.SignalMetrics, labelled && broken == 0
 }
 
 func describesMetric(line []byte) bool {

@@ -49,10 +49,12 @@ func (s *metricSink) Metric(m *decode.Metric) { s.mapper.Metric(m) }
 // Family implements decode.MetricSink.
 func (s *metricSink) Family(name string, f decode.Family) { s.mapper.Family(name, f) }
 
-// room is makeRoom, with what there is of target_info: the mapper may forget the resources by it.
+// room is makeRoom, with what there is of target_info where the mapper is to forget the resources.
 func (s *metricSink) room() error {
-	if err := s.targets(); err != nil {
-		return err
+	if s.mapper.Bytes() > s.config.Memory/keptPart {
+		if err := s.targets(); err != nil {
+			return err
+		}
 	}
 	s.series = 0
 	s.object += 1 << 32 // all series count anew
