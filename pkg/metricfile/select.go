@@ -16,6 +16,9 @@ import (
 func (c *Catalogue) Select(matchers []*labels.Matcher, shard lake.Shard) []int {
 	var ordinals []int
 	s := newSelector(c, matchers)
+	if s.never() {
+		return nil
+	}
 	for number := range c.blocks {
 		e := &c.blocks[number]
 		if !s.mayBe(e.name) {
@@ -95,6 +98,24 @@ func (c *Catalogue) labelMatcher(m *labels.Matcher) labelMatcher {
 		l.places[i] = slices.Index(shape, uint32(number))
 	}
 	return l
+}
+
+// never reports whether a label that rows must have has no value that matches: then no row has to be looked at.
+func (s *selector) never() bool {
+	for i := range s.others {
+		m := &s.others[i]
+		if m.absent || m.Name == BucketLabel || m.Name == QuantileLabel { // which tracks have, too
+			continue
+		}
+		found := false
+		for v := 0; m.values != nil && v < m.values.len() && !found; v++ {
+			found = m.answer(v)
+		}
+		if !found {
+			return true
+		}
+	}
+	return false
 }
 
 func matchAll(matchers []*labels.Matcher, value string) bool {
@@ -178,10 +199,14 @@ func (m *labelMatcher) holds(b *block, row int) bool {
 	if place < 0 {
 		return m.absent
 	}
-	v := b.values[int(b.valuesAt[row])+place]
+	return m.answer(int(b.values[int(b.valuesAt[row])+place]))
+}
+
+// answer is whether a value of the label matches.
+func (m *labelMatcher) answer(v int) bool {
 	if m.answers[v] == answerUnknown {
 		m.answers[v] = answerNo
-		if m.Matches(m.values.at(int(v))) {
+		if m.Matches(m.values.at(v)) {
 			m.answers[v] = answerYes
 		}
 	}
