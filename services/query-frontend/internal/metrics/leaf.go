@@ -68,7 +68,10 @@ func (s *Session) chosen(ctx context.Context, leaf *promplan.Leaf, choices []cho
 		return nil, nil, err
 	}
 	for _, c := range choices {
-		s.used(c.level.Resolution, c.bound)
+		// Where there is nothing at all, no rollup was needed to see that.
+		if span := leaf.SpanOf(c.grid); len(within(c.level.Segments, promplan.Span{Start: span.Start, End: span.End + c.level.Resolution.Milliseconds()})) > 0 {
+			s.used(c.level.Resolution, c.bound)
+		}
 	}
 	asked.end()
 	return series, nil, nil
