@@ -53,6 +53,9 @@ type sighting struct {
 // asking revives that.
 const maxPause = 60
 
+// maxPauseSettled is that of windows without fresh segments: settled shards of metrics are small and several, and yet nothing is to be done.
+const maxPauseSettled = 1000
+
 // news reports whether a window is to be asked for: it has changed, or has stayed as it is for so long. Each time that is twice as long.
 func (s *Scanner) news(w index.WindowDebt) bool {
 	now := sighting{segments: w.Segments, fresh: w.Fresh, bytes: w.Bytes}
@@ -63,7 +66,11 @@ func (s *Scanner) news(w index.WindowDebt) bool {
 	due := s.looks >= now.again
 	if due {
 		now.times++
-		now.again = s.looks + min(1<<min(now.times, 10), maxPause)
+		longest := maxPause
+		if w.Fresh == 0 {
+			longest = maxPauseSettled
+		}
+		now.again = s.looks + min(1<<min(now.times, 10), longest)
 	}
 	s.present[w.Cursor()] = now
 	return due

@@ -83,11 +83,12 @@ func TestAllPagesAreAskedForHotWindowsFirst(t *testing.T) {
 
 func TestAWindowThatNeverChangesIsAskedForLessAndLess(t *testing.T) {
 	t.Parallel()
-	d := &debts{now: time.Date(2026, 11, 22, 10, 30, 0, 0, time.UTC), windows: []index.WindowDebt{window(8), window(9)}}
+	d := &debts{now: time.Date(2026, 11, 22, 10, 30, 0, 0, time.UTC), windows: []index.WindowDebt{window(7), window(8), window(9)}}
+	d.windows[0].Fresh = 0
 	s := newScanner(t, d)
 	asked := map[string]int{}
-	for look := range 240 {
-		d.windows[1].Bytes = int64(look) // this one changes
+	for look := range 2000 {
+		d.windows[2].Bytes = int64(look) // this one changes
 		if err := s.Look(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -95,7 +96,7 @@ func TestAWindowThatNeverChangesIsAskedForLessAndLess(t *testing.T) {
 			asked[hour]++
 		}
 	}
-	if asked["9 1s"] != 240 || asked["8 1s"] < 5 || asked["8 1s"] > 10 {
+	if asked["9 1s"] != 2000 || asked["8 1s"] < 30 || asked["8 1s"] > 50 || asked["7 1s"] < 5 || asked["7 1s"] > 15 {
 		t.Errorf("asked %v times", asked)
 	}
 }
