@@ -27,7 +27,7 @@ import (
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/stack"
 )
 
-// roleLake is a process of everything that changes the lake: notifier, ingestor, compactor, janitor.
+// roleLake is a process of everything that changes the lake: notifier, ingestor, compactor, rollup, janitor.
 const roleLake = "lake"
 
 const (
@@ -54,7 +54,7 @@ func (o order) String() string { return fmt.Sprintf("%s at %s, passage %d", o.Ki
 // runLake is the main function of a process that takes orders of faults on its standard input.
 func runLake() error {
 	faults := &chaos.Switch{}
-	roles := stack.Roles{Notifier: true, Ingestor: true, Compactor: true, Janitor: true}
+	roles := stack.Roles{Notifier: true, Ingestor: true, Compactor: true, Rollup: true, Janitor: true}
 	return childStack(context.Background(), roles, func(options *stack.Options, o childOptions) {
 		faults.Set(injectorOf(o.Fault))
 		limitFiles(o.Fault.FileLimit)
@@ -124,9 +124,10 @@ func tracer() func(string) {
 
 // hurry has everything done at once that would be done within hours.
 func hurry(s *stack.ServiceSettings) {
-	s.Ingestor.Lease, s.Compactor.Lease, s.Janitor.Lease = shortLease, shortLease, shortLease
-	s.Ingestor.Drain, s.Compactor.Drain, s.Janitor.Drain = time.Second, time.Second, time.Second
-	s.Ingestor.MaxAttempts, s.Compactor.MaxAttempts = 20, 20
+	s.Ingestor.Lease, s.Compactor.Lease, s.Rollup.Lease, s.Janitor.Lease = shortLease, shortLease, shortLease, shortLease
+	s.Ingestor.Drain, s.Compactor.Drain, s.Rollup.Drain, s.Janitor.Drain = time.Second, time.Second, time.Second, time.Second
+	s.Ingestor.MaxAttempts, s.Compactor.MaxAttempts, s.Rollup.MaxAttempts = 20, 20, 20
+	s.Rollup.Settle, s.Rollup.ScanInterval = 500*time.Millisecond, 500*time.Millisecond
 	c := &s.Compactor
 	c.FreshSegments, c.FreshWait, c.Settle, c.ScanInterval = 2, 500*time.Millisecond, time.Second, 500*time.Millisecond
 	j := &s.Janitor

@@ -60,8 +60,18 @@ func TestFaults(t *testing.T) {
 
 func torture() bool { return os.Getenv("LAKERUNNER_TORTURE") != "" }
 
-// ordersOf makes the faults of this run: all, or a sample.
+// ordersOf makes the faults of this run: all, or a sample, of each kind one.
 func ordersOf(t *testing.T, points map[string]int) []order {
+	t.Helper()
+	orders := allOrders(t, points)
+	if torture() {
+		return orders
+	}
+	return sampleOf(orders, faultsOfCI, "ingestor.", "compactor.", "janitor.", "notifier.")
+}
+
+// allOrders makes a fault of each kind at each point, in an order drawn with a fixed seed.
+func allOrders(t *testing.T, points map[string]int) []order {
 	t.Helper()
 	seeds := max(1, number(t, "LAKERUNNER_SEEDS"))
 	wanted := regexp.MustCompile(os.Getenv("LAKERUNNER_FAULTS"))
@@ -77,18 +87,14 @@ func ordersOf(t *testing.T, points map[string]int) []order {
 		}
 		random.Shuffle(len(orders), func(i, j int) { orders[i], orders[j] = orders[j], orders[i] })
 	}
-	if torture() {
-		return orders
-	}
-	return sampleOf(orders)
+	return orders
 }
 
-// sampleOf takes a fault of each kind, each of another service where there is one.
-func sampleOf(orders []order) []order {
+// sampleOf takes n faults, each of another kind than the one before, and of the next of the services.
+func sampleOf(orders []order, n int, services ...string) []order {
 	var out []order
-	services := []string{"ingestor.", "compactor.", "janitor.", "notifier."}
 	kinds := chaos.Kinds()
-	for i := range faultsOfCI {
+	for i := range n {
 		at := slices.IndexFunc(orders, func(o order) bool {
 			return o.Kind == kinds[i%len(kinds)] && o.Nth <= 3 && strings.HasPrefix(o.Point, services[i%len(services)])
 		})

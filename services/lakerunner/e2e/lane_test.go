@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ import (
 const faultPatience = 90 * time.Second
 
 // faultSettings are those of an organization whose files are swept and whose rows expire while a test looks on.
-const faultSettings = "    limits: {query_timeout: 3s}\n    retention:\n      - {signal: logs, keep: 90d}\n"
+const faultSettings = "    limits: {query_timeout: 3s}\n    rollups: []\n    retention:\n      - {signal: logs, keep: 90d}\n"
 
 // lane is a lake in which stories are told one after another, each in a stretch of event time of its own, while faults happen. The
 // test's process has the query services, a child everything that changes the lake.
@@ -49,10 +50,11 @@ func newLane(t *testing.T) *lane {
 	return newLaneOn(t, lakeOptions{})
 }
 
-// newLaneOn is newLane with another database or endpoint.
+// newLaneOn is newLane with another database or endpoint, or other settings.
 func newLaneOn(t *testing.T, o lakeOptions) *lane {
 	t.Helper()
-	o.roles, o.deaf, o.onRewrite, o.settings = stack.Roles{Frontend: true, Worker: true}, true, "replace", faultSettings
+	o.roles, o.deaf, o.onRewrite = stack.Roles{Frontend: true, Worker: true}, true, "replace"
+	o.settings = cmp.Or(o.settings, faultSettings)
 	l := newLake(t, o)
 	opened, err := index.Open(t.Context(), index.Config{URL: l.database, MaxConns: 3})
 	if err != nil {
@@ -408,15 +410,19 @@ func (n *lane) close() {
 // orphans names files below db/ that are neither a live segment's nor kept by design, and live segments without a file.
 func (n *lane) orphans() error {
 	ctx := n.t.Context()
-	answer, err := n.index.Lookup(ctx, index.Query{
-		Organization: "default", Signal: nouns.SignalLogs, Start: n.base.Add(-400 * 24 * time.Hour), End: n.base.Add(48 * time.Hour),
-	})
-	if err != nil {
-		return err
-	}
 	missing := map[string]bool{}
-	for _, s := range answer.Segments {
-		missing[s.Key], missing[s.Key+nouns.SidecarSuffix] = true, true
+	for _, q := range []index.Query{
+		{Signal: nouns.SignalLogs}, {Signal: nouns.SignalMetrics}, {Signal: nouns.SignalMetrics, Resolution: time.Minute},
+		{Signal: nouns.SignalMetrics, Resolution: 5 * time.Minute},
+	} {
+		q.Organization, q.Start, q.End = "default", n.base.Add(-400*24*time.Hour), n.base.Add(48*time.Hour)
+		answer, err := n.index.Lookup(ctx, q)
+		if err != nil {
+			return err
+		}
+		for _, s := range answer.Segments {
+			missing[s.Key], missing[s.Key+nouns.SidecarSuffix] = true, true
+		}
 	}
 	var orphans []string
 	for a, err := range n.lake.bucket.List(ctx, "db/", "") {
