@@ -48,33 +48,6 @@ func (x *Index) Lookup(ctx context.Context, query Query) (answer Answer, err err
 	return answerOf(query, rows)
 }
 
-// lookupRollups is Lookup of current rollups.
-func (x *Index) lookupRollups(ctx context.Context, query Query) (Answer, error) {
-	rows, err := x.queries.LookupRollups(ctx, db.LookupRollupsParams{
-		Organization:    string(query.Organization),
-		Signal:          int16(query.Signal),
-		Place:           placeOf(query.Signal, query.Resolution),
-		Resolution:      int64(query.Resolution),
-		FirstWindow:     query.firstWindow(),
-		EndWindow:       query.endWindow(),
-		StartTime:       nanoseconds(query.Start),
-		EndTime:         nanoseconds(query.End),
-		MaxSegments:     MaxLookupSegments + 1,
-		WrittenAfter:    bounded(query.Start).Add(-clockSkew),
-		CompletenessCap: CompletenessCap,
-		FirstHour:       lake.WindowOf(bounded(query.Start), time.Hour).Start,
-		EndHour:         query.endWindow(),
-	})
-	if err != nil {
-		return Answer{}, failed("look up rollups", err)
-	}
-	converted := make([]db.LookupRow, len(rows))
-	for i, r := range rows {
-		converted[i] = db.LookupRow(r)
-	}
-	return answerOf(query, converted)
-}
-
 func (q Query) check() error {
 	if q.Signal == lake.SignalUnknown || q.Signal > lake.SignalSpans {
 		return fault.New(fault.Invalid, "look up segments of signal %s", q.Signal)
@@ -107,7 +80,8 @@ const (
 	rowOfAnswer = iota
 	rowOfDelete
 	rowOfSegment
-	rowOfHour
+	rowOfDay    // of LookupRollups alone
+	rowOfRollup // as well
 )
 
 func answerOf(query Query, rows []db.LookupRow) (Answer, error) {
@@ -122,8 +96,6 @@ func answerOf(query Query, rows []db.LookupRow) (Answer, error) {
 			answer.Deletes = append(answer.Deletes, deleteOfAnswer(query, r))
 		case rowOfSegment:
 			answer.Segments = append(answer.Segments, segmentOfAnswer(query, r))
-		case rowOfHour:
-			answer.Uncovered = append(answer.Uncovered, windowOf(r.WindowStart, r.WindowLength))
 		}
 	}
 	if len(answer.Segments) > MaxLookupSegments {

@@ -102,56 +102,40 @@ func (q *Queries) HoursWithRows(ctx context.Context, arg HoursWithRowsParams) ([
 }
 
 const lookupRollups = `-- name: LookupRollups :many
-WITH current AS MATERIALIZED (
-    SELECT m.window_start, m.window_length
-    FROM rollups m
-    WHERE m.organization = $1
-      AND m.signal = $2::smallint
-      AND m.resolution = $3::bigint
-      AND m.window_start >= $4::timestamptz
-      AND m.window_start < $5
-      AND m.state = 'rolled'
-      AND m.version = (
-          SELECT coalesce(sum(v.version), 0)
-          FROM window_versions v
-          WHERE v.organization = $1
-            AND v.signal = $2::smallint
-            AND v.hour >= m.window_start
-            AND v.hour < m.window_start + interval '1 microsecond' * (m.window_length / 1000)
-      )
-      AND NOT EXISTS (
-          SELECT 1
-          FROM deletes d
-          WHERE d.organization = $1
-            AND d.signal = $2::smallint
-            AND d.id > m.applied_delete
-            AND d.start_time < (extract(epoch FROM m.window_start) * 1000000000)::bigint + m.window_length
-            AND d.end_time > (extract(epoch FROM m.window_start) * 1000000000)::bigint
-      )
-),
-found AS MATERIALIZED (
+WITH found AS MATERIALIZED (
     SELECT s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
            s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease,
            s.shard_index, s.shard_count
     FROM segments s
-    JOIN current c
-      ON c.window_start = s.window_start
-     AND c.window_length = s.window_length
     WHERE s.organization = $1
-      AND s.signal = $6::smallint
+      AND s.signal = $2::smallint
       AND s.resolution = $3::bigint
       AND s.window_start >= $4::timestamptz
-      AND s.window_start < $5
-      AND s.last_time >= $7::bigint
-      AND s.first_time < $8::bigint
+      AND s.window_start < $5::timestamptz
+      AND s.last_time >= $6::bigint
+      AND s.first_time < $7::bigint
       AND s.removed_at IS NULL
-    LIMIT $9
+    LIMIT $8
 ),
-covered AS MATERIALIZED (
-    SELECT c.window_start + interval '1 hour' * n.hour AS hour
-    FROM current c
-    CROSS JOIN generate_series(0, 23) AS n (hour)
-    WHERE n.hour * 3600000000000 < c.window_length
+known AS MATERIALIZED (
+    SELECT m.window_start, m.window_length, m.version, m.applied_delete, m.state
+    FROM rollups m
+    WHERE m.organization = $1
+      AND m.signal = $9::smallint
+      AND m.resolution = $3::bigint
+      AND m.window_start >= $4::timestamptz
+      AND m.window_start < $5::timestamptz
+),
+days AS MATERIALIZED (
+    SELECT date_trunc('day', v.hour AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS day,
+           array_agg(extract(epoch FROM v.hour)::bigint ORDER BY v.hour) || array_agg(v.version ORDER BY v.hour) AS hours
+    FROM window_versions v
+    WHERE v.organization = $1
+      AND v.signal = $9::smallint
+      AND v.hour >= $4::timestamptz
+      AND v.hour < $5::timestamptz
+      AND v.version + v.quiet > 0
+    GROUP BY 1
 ),
 pending AS MATERIALIZED (
     SELECT p.created_at
@@ -161,7 +145,7 @@ pending AS MATERIALIZED (
             FROM receipts r
             WHERE r.organization = $1
               AND r.state = 'pending'
-              AND r.signal = $2::smallint
+              AND r.signal = $9::smallint
               AND r.written_at >= $10
             ORDER BY r.written_at
             LIMIT $11::integer
@@ -185,7 +169,7 @@ failed AS MATERIALIZED (
     FROM receipts r
     WHERE r.organization = $1
       AND r.state = 'failed'
-      AND r.signal IN (0, $2::smallint)
+      AND r.signal IN (0, $9::smallint)
       AND r.written_at >= $10
     LIMIT $11::integer
 )
@@ -205,31 +189,38 @@ SELECT 2, 'epoch', 0, 'epoch', 0, f.id, f.window_start, f.window_length, f.level
        f.identified, f.lease, f.shard_index, f.shard_count
 FROM found f
 UNION ALL
-SELECT 3, 'epoch', 0, 'epoch', 0, 0, v.hour, 3600000000000, 0, '', '', 0, 0, 0, 0, 0, 0, 0, '{}', 'epoch', 0, '{}', false, '', 0, 0
-FROM window_versions v
-WHERE v.organization = $1
-  AND v.signal = $2::smallint
-  AND v.hour >= $12
-  AND v.hour < $13
-  AND v.version + v.quiet > 0
-  AND NOT EXISTS (SELECT 1 FROM covered c WHERE c.hour = v.hour)
+SELECT 3, 'epoch', 0, 'epoch', 0, 0, y.day, 86400000000000, 0, '', '', 0, 0, 0, 0, 0, 0, 0, y.hours, 'epoch', 0, '{}', false, '', 0, 0
+FROM days y
+UNION ALL
+SELECT 4, 'epoch', 0, 'epoch', 0, k.version, k.window_start, k.window_length, 0, '', k.state, 0, 0, 0, 0, 0, 0, 0, '{}', 'epoch', k.applied_delete, '{}',
+       false, '', 0, 0
+FROM known k
+UNION ALL
+SELECT 1, 'epoch', 0, 'epoch', 0, d.id, d.created_at, 0, 0, d.sources, d.selector, 0, 0, 0, d.start_time, d.end_time, 0, 0, '{}',
+       d.updated_at, 0, ARRAY[d.state, d.actor, d.reason], false, '', 0, 0
+FROM deletes d
+WHERE d.organization = $1
+  AND d.signal = $9::smallint
+  AND d.id > (SELECT min(k.applied_delete) FROM known k)
+  AND d.start_time < $12::bigint
+  AND d.end_time > $13::bigint
 ORDER BY row_kind, window_start, id
 `
 
 type LookupRollupsParams struct {
-	Organization    string
-	Signal          int16
-	Resolution      int64
-	FirstWindow     time.Time
-	EndWindow       time.Time
-	Place           int16
-	StartTime       int64
-	EndTime         int64
-	MaxSegments     int32
-	WrittenAfter    time.Time
-	CompletenessCap int32
-	FirstHour       time.Time
-	EndHour         time.Time
+	Organization       string
+	Place              int16
+	Resolution         int64
+	FirstWindow        time.Time
+	EndWindow          time.Time
+	StartTime          int64
+	EndTime            int64
+	MaxSegments        int32
+	Signal             int16
+	WrittenAfter       time.Time
+	CompletenessCap    int32
+	EndTimeOfWindows   int64
+	StartTimeOfWindows int64
 }
 
 type LookupRollupsRow struct {
@@ -261,24 +252,25 @@ type LookupRollupsRow struct {
 	ShardCount    int32
 }
 
-// As Lookup, of the current rollups of a resolution (row_kind 2), and of the hours that have none (3, with their start as the start of the
-// window). Served by rollups_pkey, window_versions_pkey, deletes_masking, segments_rollups_lookup in the months of the range, and
-// receipts_unfinished.
+// As Lookup, of the rollups of a resolution: their segments (row_kind 2), the days with the hours that have rows and their versions (3, one
+// after the other in the masked sources), what is known of the rollups (4, as rollupOfAnswer reads it), and deletes that may mask rows of them (1).
+// Which are current is for the caller to find: all of it is of one snapshot. Served by segments_rollups_lookup in the months of the range,
+// window_versions_pkey, rollups_pkey, deletes_masking and receipts_unfinished.
 func (q *Queries) LookupRollups(ctx context.Context, arg LookupRollupsParams) ([]LookupRollupsRow, error) {
 	rows, err := q.db.Query(ctx, lookupRollups,
 		arg.Organization,
-		arg.Signal,
+		arg.Place,
 		arg.Resolution,
 		arg.FirstWindow,
 		arg.EndWindow,
-		arg.Place,
 		arg.StartTime,
 		arg.EndTime,
 		arg.MaxSegments,
+		arg.Signal,
 		arg.WrittenAfter,
 		arg.CompletenessCap,
-		arg.FirstHour,
-		arg.EndHour,
+		arg.EndTimeOfWindows,
+		arg.StartTimeOfWindows,
 	)
 	if err != nil {
 		return nil, err

@@ -110,59 +110,44 @@ ORDER BY hour
 LIMIT 100000;
 
 -- name: LookupRollups :many
--- As Lookup, of the current rollups of a resolution (row_kind 2), and of the hours that have none (3, with their start as the start of the
--- window). Served by rollups_pkey, window_versions_pkey, deletes_masking, segments_rollups_lookup in the months of the range, and
--- receipts_unfinished.
-WITH current AS MATERIALIZED (
-    SELECT m.window_start, m.window_length
-    FROM rollups m
-    WHERE m.organization = @organization
-      AND m.signal = @signal::smallint
-      AND m.resolution = @resolution::bigint
-      AND m.window_start >= @first_window::timestamptz
-      AND m.window_start < @end_window
-      AND m.state = 'rolled'
-      AND m.version = (
-          SELECT coalesce(sum(v.version), 0)
-          FROM window_versions v
-          WHERE v.organization = @organization
-            AND v.signal = @signal::smallint
-            AND v.hour >= m.window_start
-            AND v.hour < m.window_start + interval '1 microsecond' * (m.window_length / 1000)
-      )
-      AND NOT EXISTS (
-          SELECT 1
-          FROM deletes d
-          WHERE d.organization = @organization
-            AND d.signal = @signal::smallint
-            AND d.id > m.applied_delete
-            AND d.start_time < (extract(epoch FROM m.window_start) * 1000000000)::bigint + m.window_length
-            AND d.end_time > (extract(epoch FROM m.window_start) * 1000000000)::bigint
-      )
-),
-found AS MATERIALIZED (
+-- As Lookup, of the rollups of a resolution: their segments (row_kind 2), the days with the hours that have rows and their versions (3, one
+-- after the other in the masked sources), what is known of the rollups (4, as rollupOfAnswer reads it), and deletes that may mask rows of them (1).
+-- Which are current is for the caller to find: all of it is of one snapshot. Served by segments_rollups_lookup in the months of the range,
+-- window_versions_pkey, rollups_pkey, deletes_masking and receipts_unfinished.
+WITH found AS MATERIALIZED (
     SELECT s.id, s.window_start, s.window_length, s.level, s.bucket, s.key, s.bytes, s.sidecar_bytes, s.row_count, s.first_time,
            s.last_time, s.format_version, s.row_hash, s.masked_sources, s.created_at, s.applied_delete, s.rules, s.identified, s.lease,
            s.shard_index, s.shard_count
     FROM segments s
-    JOIN current c
-      ON c.window_start = s.window_start
-     AND c.window_length = s.window_length
     WHERE s.organization = @organization
       AND s.signal = @place::smallint
       AND s.resolution = @resolution::bigint
       AND s.window_start >= @first_window::timestamptz
-      AND s.window_start < @end_window
+      AND s.window_start < @end_window::timestamptz
       AND s.last_time >= @start_time::bigint
       AND s.first_time < @end_time::bigint
       AND s.removed_at IS NULL
     LIMIT @max_segments
 ),
-covered AS MATERIALIZED (
-    SELECT c.window_start + interval '1 hour' * n.hour AS hour
-    FROM current c
-    CROSS JOIN generate_series(0, 23) AS n (hour)
-    WHERE n.hour * 3600000000000 < c.window_length
+known AS MATERIALIZED (
+    SELECT m.window_start, m.window_length, m.version, m.applied_delete, m.state
+    FROM rollups m
+    WHERE m.organization = @organization
+      AND m.signal = @signal::smallint
+      AND m.resolution = @resolution::bigint
+      AND m.window_start >= @first_window::timestamptz
+      AND m.window_start < @end_window::timestamptz
+),
+days AS MATERIALIZED (
+    SELECT date_trunc('day', v.hour AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS day,
+           array_agg(extract(epoch FROM v.hour)::bigint ORDER BY v.hour) || array_agg(v.version ORDER BY v.hour) AS hours
+    FROM window_versions v
+    WHERE v.organization = @organization
+      AND v.signal = @signal::smallint
+      AND v.hour >= @first_window::timestamptz
+      AND v.hour < @end_window::timestamptz
+      AND v.version + v.quiet > 0
+    GROUP BY 1
 ),
 pending AS MATERIALIZED (
     SELECT p.created_at
@@ -216,14 +201,21 @@ SELECT 2, 'epoch', 0, 'epoch', 0, f.id, f.window_start, f.window_length, f.level
        f.identified, f.lease, f.shard_index, f.shard_count
 FROM found f
 UNION ALL
-SELECT 3, 'epoch', 0, 'epoch', 0, 0, v.hour, 3600000000000, 0, '', '', 0, 0, 0, 0, 0, 0, 0, '{}', 'epoch', 0, '{}', false, '', 0, 0
-FROM window_versions v
-WHERE v.organization = @organization
-  AND v.signal = @signal::smallint
-  AND v.hour >= @first_hour
-  AND v.hour < @end_hour
-  AND v.version + v.quiet > 0
-  AND NOT EXISTS (SELECT 1 FROM covered c WHERE c.hour = v.hour)
+SELECT 3, 'epoch', 0, 'epoch', 0, 0, y.day, 86400000000000, 0, '', '', 0, 0, 0, 0, 0, 0, 0, y.hours, 'epoch', 0, '{}', false, '', 0, 0
+FROM days y
+UNION ALL
+SELECT 4, 'epoch', 0, 'epoch', 0, k.version, k.window_start, k.window_length, 0, '', k.state, 0, 0, 0, 0, 0, 0, 0, '{}', 'epoch', k.applied_delete, '{}',
+       false, '', 0, 0
+FROM known k
+UNION ALL
+SELECT 1, 'epoch', 0, 'epoch', 0, d.id, d.created_at, 0, 0, d.sources, d.selector, 0, 0, 0, d.start_time, d.end_time, 0, 0, '{}',
+       d.updated_at, 0, ARRAY[d.state, d.actor, d.reason], false, '', 0, 0
+FROM deletes d
+WHERE d.organization = @organization
+  AND d.signal = @signal::smallint
+  AND d.id > (SELECT min(k.applied_delete) FROM known k)
+  AND d.start_time < @end_time_of_windows::bigint
+  AND d.end_time > @start_time_of_windows::bigint
 ORDER BY row_kind, window_start, id;
 
 -- name: FirstHour :one
