@@ -52,6 +52,10 @@ type Config struct {
 	SoleBytes int64 `yaml:"sole_bytes"`
 	// TailInterval is how often a tail looks for new segments. Zero: 1 s.
 	TailInterval time.Duration `yaml:"tail_interval"`
+	// DelayedNames and StartTimestamps are Prometheus' features promql-delayed-name-removal and use-start-timestamps: PromQL drops names of metrics at the end of an
+	// evaluation only, and takes counter resets from start times. Workers have to be told the same.
+	DelayedNames    bool `yaml:"delayed_names"`
+	StartTimestamps bool `yaml:"start_timestamps"`
 }
 
 // Worker is a query worker and a connection to it.
@@ -104,6 +108,7 @@ func New(c Config, d Deps) (*Service, error) {
 	})
 	frontend := query.New(d.Index, d.Config, asking, query.NewMeters(d.Meter), query.Options{
 		MaxPoints: c.MaxPoints, SoleBytes: c.SoleBytes, TailInterval: c.TailInterval,
+		DelayedNames: c.DelayedNames, StartTimestamps: c.StartTimestamps,
 	})
 	return &Service{
 		index:    d.Index,

@@ -99,5 +99,5 @@ func (t *Tally) hedged() {
 
 // errBudget says that a query would read more than its organization may.
 func (t *Tally) errBudget() error {
-	return fault.New(fault.Exhausted, "the query would read more than the limit of %d bytes; narrow the time range or the stream selector", t.budget)
+	return fault.New(fault.Exhausted, "the query would read more than the limit of %d bytes (max_query_bytes); narrow the time range or the selector", t.budget)
 }

@@ -42,7 +42,9 @@ func (g Grid) Index(ms int64) (int, bool) {
 }
 
 // Part returns the times with numbers from, up to and without to.
-func (g Grid) Part(from, to int) Grid { return Grid{Start: g.At(from), End: g.At(to - 1), Step: g.Step} }
+func (g Grid) Part(from, to int) Grid {
+	return Grid{Start: g.At(from), End: g.At(to - 1), Step: g.Step}
+}
 
 // inside returns the times at which the expression of a subquery is evaluated, as Prometheus' engine computes them.
 func (g Grid) inside(subquery *parser.SubqueryExpr) Grid {

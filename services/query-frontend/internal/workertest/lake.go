@@ -5,6 +5,7 @@ package workertest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sort"
@@ -19,6 +20,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/prom"
 	workerv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1"
 	"github.com/lakerunner/lakerunner/services/query-frontend/querytest"
 )
@@ -41,7 +43,7 @@ func NewLake(ix *index.Index) *Lake {
 // Ingest brings rows as one source object: a segment for each hour, committed as ingest does.
 func (l *Lake) Ingest(t testing.TB, organization lake.Organization, rows []querytest.Row) []lake.Segment {
 	t.Helper()
-	lease := l.claim(t, organization)
+	lease := l.claim(t, organization, lake.SignalLogs)
 	receipt := lease.Receipts[0].ID
 	var hours []lake.Window
 	byHour := map[lake.Window][]querytest.Row{}
@@ -66,6 +68,41 @@ func (l *Lake) Ingest(t testing.TB, organization lake.Organization, rows []query
 	}
 	l.remember(edit.Add)
 	return edit.Add
+}
+
+// IngestMetrics brings series as one source object: a segment for each hour.
+func (l *Lake) IngestMetrics(t testing.TB, organization lake.Organization, series []prom.Series) []lake.Segment {
+	t.Helper()
+	lease := l.claim(t, organization, lake.SignalMetrics)
+	receipt := lease.Receipts[0].ID
+	edit := lake.Edit{Outcomes: []lake.Outcome{{Receipt: receipt, State: lake.ReceiptDone, Signal: lake.SignalMetrics, Format: "test", RowsIn: 1, RowsOut: 1}}}
+	for n, w := range hoursOf(series) {
+		m := MetricSegment{Window: w}
+		for _, one := range series {
+			if one.Trim(w.Start.UnixMilli(), w.End().UnixMilli()-1); one.Len() > 0 {
+				m.Series = append(m.Series, one)
+			}
+		}
+		segment := l.Store.PutMetricsAt(lake.SegmentKey(organization, lake.SignalMetrics, w, lease.ID, n), organization, m)
+		segment.Sources, segment.FormatVersion = []lake.ReceiptID{receipt}, 1
+		edit.Add = append(edit.Add, segment)
+	}
+	if err := l.Index.Commit(t.Context(), lease, edit); err != nil {
+		t.Fatal(err)
+	}
+	return edit.Add
+}
+
+func hoursOf(series []prom.Series) []lake.Window {
+	found := map[lake.Window]bool{}
+	for i := range series {
+		for _, times := range [][]int64{series[i].Times, series[i].HistogramTimes} {
+			for _, at := range times {
+				found[lake.WindowOf(time.UnixMilli(at), time.Hour)] = true
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(found), func(a, b lake.Window) int { return a.Start.Compare(b.Start) })
 }
 
 func (l *Lake) remember(segments []lake.Segment) {
@@ -126,16 +163,18 @@ func (l *Lake) merge(t testing.TB, lease lake.LeaseID, w lake.Window, edit *lake
 }
 
 // Pending leaves an object received but not ingested.
-func (l *Lake) Pending(t testing.TB, organization lake.Organization) { l.receive(t, organization) }
+func (l *Lake) Pending(t testing.TB, organization lake.Organization) {
+	l.receive(t, organization, lake.SignalLogs)
+}
 
-func (l *Lake) receive(t testing.TB, organization lake.Organization) lake.ReceiptID {
+func (l *Lake) receive(t testing.TB, organization lake.Organization, signal lake.Signal) lake.ReceiptID {
 	t.Helper()
 	l.mu.Lock()
 	l.objects++
 	key := fmt.Sprintf("otel-raw/%s/collector/logs_%d", organization, l.objects)
 	l.mu.Unlock()
 	noticed, err := l.Index.Receive(t.Context(), []index.Notice{{
-		Object: lake.Object{Bucket: "lake", Key: key, Tag: "1", Size: 100, LastModified: time.Now()}, Organization: organization, Signal: lake.SignalLogs,
+		Object: lake.Object{Bucket: "lake", Key: key, Tag: "1", Size: 100, LastModified: time.Now()}, Organization: organization, Signal: signal,
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -143,9 +182,9 @@ func (l *Lake) receive(t testing.TB, organization lake.Organization) lake.Receip
 	return noticed[0].Receipt.ID
 }
 
-func (l *Lake) claim(t testing.TB, organization lake.Organization) *lake.Lease {
+func (l *Lake) claim(t testing.TB, organization lake.Organization, signal lake.Signal) *lake.Lease {
 	t.Helper()
-	lease, err := l.Index.Claim(t.Context(), index.Batch{Kind: lake.TaskIngest, Receipt: l.receive(t, organization)})
+	lease, err := l.Index.Claim(t.Context(), index.Batch{Kind: lake.TaskIngest, Receipt: l.receive(t, organization, signal)})
 	if err != nil || lease == nil {
 		t.Fatalf("claim: %v, %v", lease, err)
 	}

@@ -28,7 +28,13 @@ type MetricSegment struct {
 
 // PutMetrics stores series as a segment and returns its entry for an index.
 func (s *Store) PutMetrics(organization lake.Organization, id lake.SegmentID, m MetricSegment) lake.Segment {
-	key := fmt.Sprintf("db/%s/metrics/2026-01-01/lease/%06d.parquet", organization, id)
+	segment := s.PutMetricsAt(fmt.Sprintf("db/%s/metrics/2026-01-01/lease/%06d.parquet", organization, id), organization, m)
+	segment.ID = id
+	return segment
+}
+
+// PutMetricsAt stores series as a segment with that key.
+func (s *Store) PutMetricsAt(key string, organization lake.Organization, m MetricSegment) lake.Segment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.metrics == nil {
@@ -36,7 +42,7 @@ func (s *Store) PutMetrics(organization lake.Organization, id lake.SegmentID, m 
 	}
 	s.metrics[key] = m
 	segment := lake.Segment{
-		ID: id, Organization: organization, Signal: lake.SignalMetrics, Bucket: "lake", Key: key, Window: m.Window, Resolution: m.Resolution, Shard: m.Shard,
+		Organization: organization, Signal: lake.SignalMetrics, Bucket: "lake", Key: key, Window: m.Window, Resolution: m.Resolution, Shard: m.Shard,
 	}
 	first, last := int64(1)<<62, int64(0)
 	for i := range m.Series {
@@ -127,6 +133,13 @@ func (w *Worker) metricAnswer(ctx context.Context, req *workerv1.ScanRequest) ([
 	if err != nil {
 		return nil, err
 	}
+	var bytes int64
+	for _, segment := range req.GetSegments() {
+		bytes += segment.GetBytes()
+	}
+	if most := req.GetMaxBytes(); most > 0 && bytes > most {
+		return nil, fault.New(fault.Exhausted, "the scan would read more than %d bytes", most)
+	}
 	last := &workerv1.ScanResponse{Statistics: &workerv1.ScanStatistics{}}
 	var batches [][]byte
 	emit := func(batch arrow.RecordBatch) error {
@@ -138,6 +151,10 @@ func (w *Worker) metricAnswer(ctx context.Context, req *workerv1.ScanRequest) ([
 		err = w.metricVector(ctx, fragment.MetricVector, source, emit, last)
 	case *workerv1.ScanRequest_MetricSamples:
 		err = metricSamples(ctx, fragment.MetricSamples, source, emit)
+	case *workerv1.ScanRequest_MetricCatalogue:
+		err = metricCatalogue(fragment.MetricCatalogue, source, emit)
+	case *workerv1.ScanRequest_MetricExemplars:
+		err = metricExemplars(fragment.MetricExemplars, source, emit)
 	default:
 		err = fault.New(fault.Unsupported, "%T", fragment)
 	}
@@ -150,10 +167,7 @@ func (w *Worker) metricAnswer(ctx context.Context, req *workerv1.ScanRequest) ([
 	}
 	n := int64(len(req.GetSegments()))
 	s := last.GetStatistics()
-	s.Segments, s.SegmentsRead, s.SamplesRead, s.ObjectRequests = n, n, *source.read, 2*n
-	for _, segment := range req.GetSegments() {
-		s.BytesRead += segment.GetBytes()
-	}
+	s.Segments, s.SegmentsRead, s.SamplesRead, s.ObjectRequests, s.BytesRead = n, n, *source.read, 2*n, bytes
 	return append(out, last), nil
 }
 
@@ -216,18 +230,26 @@ func SeriesOf(v any) []prom.Series {
 	return prom.Sorted(out)
 }
 
-func metricSamples(ctx context.Context, f *workerv1.MetricSamples, source metricSource, emit func(arrow.RecordBatch) error) error {
-	var matchers []*labels.Matcher
-	for _, m := range f.GetSelector().GetMatchers() {
-		kind := map[workerv1.MatchType]labels.MatchType{
-			workerv1.MatchType_MATCH_TYPE_EQUAL: labels.MatchEqual, workerv1.MatchType_MATCH_TYPE_NOT_EQUAL: labels.MatchNotEqual,
-			workerv1.MatchType_MATCH_TYPE_REGEXP: labels.MatchRegexp, workerv1.MatchType_MATCH_TYPE_NOT_REGEXP: labels.MatchNotRegexp,
-		}[m.GetType()]
-		matcher, err := labels.NewMatcher(kind, m.GetName(), m.GetValue())
+func matchersOf(selector *workerv1.Selector) ([]*labels.Matcher, error) {
+	kinds := map[workerv1.MatchType]labels.MatchType{
+		workerv1.MatchType_MATCH_TYPE_EQUAL: labels.MatchEqual, workerv1.MatchType_MATCH_TYPE_NOT_EQUAL: labels.MatchNotEqual,
+		workerv1.MatchType_MATCH_TYPE_REGEXP: labels.MatchRegexp, workerv1.MatchType_MATCH_TYPE_NOT_REGEXP: labels.MatchNotRegexp,
+	}
+	var out []*labels.Matcher
+	for _, m := range selector.GetMatchers() {
+		matcher, err := labels.NewMatcher(kinds[m.GetType()], m.GetName(), m.GetValue())
 		if err != nil {
-			return fault.Wrap(fault.Invalid, err)
+			return nil, fault.Wrap(fault.Invalid, err)
 		}
-		matchers = append(matchers, matcher)
+		out = append(out, matcher)
+	}
+	return out, nil
+}
+
+func metricSamples(ctx context.Context, f *workerv1.MetricSamples, source metricSource, emit func(arrow.RecordBatch) error) error {
+	matchers, err := matchersOf(f.GetSelector())
+	if err != nil {
+		return err
 	}
 	series, err := source.Select(ctx, prom.Selection{
 		Matchers: matchers, Start: f.GetStartMs(), End: f.GetEndMs(), Shard: lake.Shard{Index: f.GetShard().GetIndex(), Count: f.GetShard().GetCount()},
@@ -236,4 +258,62 @@ func metricSamples(ctx context.Context, f *workerv1.MetricSamples, source metric
 		return err
 	}
 	return prom.EncodeSeries(series, emit)
+}
+
+// chosen are the series that any selector chooses, with their samples of a range.
+func (s metricSource) chosen(selectors []*workerv1.Selector, start, end int64) ([]prom.Series, error) {
+	var out []prom.Series
+	for i := range s.series {
+		one := s.series[i]
+		chosen := len(selectors) == 0
+		for _, selector := range selectors {
+			matchers, err := matchersOf(selector)
+			if err != nil {
+				return nil, err
+			}
+			chosen = chosen || matchAll(matchers, one.Labels)
+		}
+		if one.Trim(start, end); chosen && one.Len() > 0 {
+			out = append(out, one)
+		}
+	}
+	return out, nil
+}
+
+func metricCatalogue(f *workerv1.MetricCatalogue, source metricSource, emit func(arrow.RecordBatch) error) error {
+	series, err := source.chosen(f.GetSelectors(), f.GetStartMs(), f.GetEndMs())
+	if err != nil {
+		return err
+	}
+	var entries []prom.Entry
+	var metrics []prom.Metric
+	for i := range series {
+		n := int64(series[i].Len())
+		entries = append(entries, prom.Entry{Labels: series[i].Labels, Samples: n, Bytes: 10 * n})
+		name := series[i].Labels.Get(labels.MetricName)
+		if last := len(metrics) - 1; last < 0 || metrics[last].Name != name {
+			metrics = append(metrics, prom.Metric{Name: name, Type: "gauge", Help: "Help of " + name})
+		}
+		m := &metrics[len(metrics)-1]
+		m.Series, m.Samples, m.Bytes = m.Series+1, m.Samples+n, m.Bytes+10*n
+	}
+	if f.GetKind() == workerv1.MetricCatalogueKind_METRIC_CATALOGUE_KIND_METRICS {
+		return prom.EncodeMetrics(metrics, emit)
+	}
+	return prom.EncodeEntries(entries, emit)
+}
+
+// metricExemplars makes an exemplar of the last sample of each series.
+func metricExemplars(f *workerv1.MetricExemplars, source metricSource, emit func(arrow.RecordBatch) error) error {
+	series, err := source.chosen(f.GetSelectors(), f.GetStartMs(), f.GetEndMs())
+	if err != nil {
+		return err
+	}
+	var out []prom.Exemplar
+	for _, s := range series {
+		if n := len(s.Times) - 1; n >= 0 {
+			out = append(out, prom.Exemplar{Series: s.Labels, Labels: labels.FromStrings("trace_id", "1"), Value: s.Values[n], Time: s.Times[n]})
+		}
+	}
+	return prom.EncodeExemplars(out, emit)
 }
