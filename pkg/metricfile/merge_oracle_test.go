@@ -58,7 +58,11 @@ func drawTrial(t *testing.T, rng *rand.Rand) *trial {
 		}
 	}
 	mode := rng.IntN(3)
-	for _, p := range plots(rng, 1+rng.IntN(40), 1+rng.IntN(40)) {
+	all := plots(rng, 1+rng.IntN(40), 1+rng.IntN(40))
+	for n, p := range all {
+		if n > 0 && rng.IntN(4) == 0 {
+			p.Labels = all[n-1].Labels // of another kind
+		}
 		for i := range p.points.Times {
 			a := atom{series: &p.Series, at: p.points.stamp(i), plot: p, point: i}
 			a.input = i * inputs / p.points.Len() // one after the other

@@ -17,8 +17,9 @@ import (
 type merger struct {
 	options MergeOptions
 	sources []*mergeSource
-	// heap has the inputs with rows left, the one whose head comes first on top.
-	heap []*mergeSource
+	// band are the inputs whose heads are merged next, which mostly stay together; heap has the others with rows left, the one whose head comes first on
+	// top. rest is for the moment.
+	band, rest, heap []*mergeSource
 	// numbers are those of strings of all inputs, from 1.
 	numbers map[string]uint32
 	// passes are the shards that are written one after the other, and chosen those of the present pass.
@@ -177,24 +178,22 @@ func (m *merger) pass(ctx context.Context, shards []uint32) error {
 	for _, i := range shards {
 		m.chosen[i] = true
 	}
-	m.heap = m.heap[:0]
+	m.band, m.heap = m.band[:0], m.heap[:0]
 	for _, s := range m.sources {
 		s.rewind()
 		if err := s.advance(); err != nil {
 			return s.failed(err)
 		}
 		if !s.ended() {
-			m.heap = append(m.heap, s)
+			m.band = append(m.band, s)
 		}
 	}
-	for i := len(m.heap)/2 - 1; i >= 0; i-- {
-		m.sift(i)
-	}
 	const patience = 256 // rows between two looks at ctx
-	for rows := 0; len(m.heap) > 0; rows++ {
+	for rows := 0; len(m.band)+len(m.heap) > 0; rows++ {
 		if rows%patience == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
+		m.choose()
 		if err := m.mergeRow(); err != nil {
 			return err
 		}
@@ -202,22 +201,49 @@ func (m *merger) pass(ctx context.Context, shards []uint32) error {
 	return m.finish(shards)
 }
 
-// mergeRow merges the rows of all inputs whose heads are the same series.
+// choose leaves the inputs in the band whose heads are the first series of all.
+func (m *merger) choose() {
+	band := m.band
+	m.band, m.rest = m.band[:0], m.rest[:0]
+	for _, s := range band { // of which no more are kept than were looked at
+		order := -1
+		if len(m.band) > 0 {
+			order = s.compare(m.band[0])
+		}
+		if order < 0 {
+			m.rest = append(m.rest, m.band...)
+			m.band = m.band[:0]
+		}
+		if order <= 0 {
+			m.band = append(m.band, s)
+		} else {
+			m.rest = append(m.rest, s)
+		}
+	}
+	if len(m.heap) > 0 && len(m.band) > 0 && m.heap[0].compare(m.band[0]) < 0 {
+		m.rest = append(m.rest, m.band...)
+		m.band = m.band[:0]
+	}
+	for _, s := range m.rest {
+		m.push(s)
+	}
+	for len(m.heap) > 0 && (len(m.band) == 0 || m.heap[0].compare(m.band[0]) == 0) {
+		m.band = append(m.band, m.pop())
+	}
+}
+
+// mergeRow merges the rows of the inputs in the band, which leave it when they have no more.
 func (m *merger) mergeRow() error {
-	m.row.begin(m.heap[0])
-	for {
-		s := m.heap[0]
+	m.row.begin(m.band[0])
+	for _, s := range m.band {
 		if err := m.row.add(s); err != nil {
 			return s.failed(err)
 		}
 		if err := s.advance(); err != nil {
 			return s.failed(err)
 		}
-		m.sift(0)
-		if len(m.heap) == 0 || !m.row.head.same(&m.heap[0].head) {
-			break
-		}
 	}
+	m.band = slices.DeleteFunc(m.band, (*mergeSource).ended)
 	points := m.row.merge(&m.result)
 	if points.Len() == 0 {
 		return nil
@@ -282,14 +308,28 @@ func (m *merger) finish(shards []uint32) error {
 	return nil
 }
 
-// sift lets the input at a place of the heap sink to where it belongs; one without rows leaves from the top.
-func (m *merger) sift(i int) {
-	if h := m.heap; i == 0 && h[0].ended() {
-		h[0] = h[len(h)-1]
-		m.heap = h[:len(h)-1]
-	}
+// push puts an input into the heap.
+func (m *merger) push(s *mergeSource) {
+	m.heap = append(m.heap, s)
 	h := m.heap
-	for {
+	for i := len(h) - 1; i > 0; {
+		parent := (i - 1) / 2
+		if h[i].compare(h[parent]) >= 0 {
+			return
+		}
+		h[i], h[parent] = h[parent], h[i]
+		i = parent
+	}
+}
+
+// pop takes the input from the heap whose head comes first.
+func (m *merger) pop() *mergeSource {
+	h := m.heap
+	top := h[0]
+	h[0] = h[len(h)-1]
+	h = h[:len(h)-1]
+	m.heap = h
+	for i := 0; ; {
 		first := i
 		for child := 2*i + 1; child <= 2*i+2 && child < len(h); child++ {
 			if h[child].compare(h[first]) < 0 {
@@ -297,7 +337,7 @@ func (m *merger) sift(i int) {
 			}
 		}
 		if first == i {
-			return
+			return top
 		}
 		h[i], h[first] = h[first], h[i]
 		i = first

@@ -154,20 +154,23 @@ func (s *mergeSource) numberStrings(ranks map[string]int) {
 // ended reports whether no row is left.
 func (s *mergeSource) ended() bool { return s.ordinal == s.catalogue.Len() }
 
-// compare orders inputs by their heads, those of one series by their numbers.
+// compare orders inputs by their heads.
 func (s *mergeSource) compare(o *mergeSource) int {
-	if s.rank != o.rank {
-		return cmp.Compare(s.rank, o.rank)
+	if c := cmp.Compare(s.rank, o.rank); c != 0 {
+		return c
 	}
-	if s.hash != o.hash {
-		return cmp.Compare(s.hash, o.hash)
+	if c := cmp.Compare(s.hash, o.hash); c != 0 {
+		return c
+	}
+	if s.same(&o.head) {
+		return 0
 	}
 	if !s.sameLabels(&o.head) { // two series of one hash
 		a, b := s.series(), o.series()
 		return labels.Compare(a.Labels, b.Labels)
 	}
 	a, b := s.shell(), o.shell()
-	return cmp.Or(compareShapes(&a, &b), cmp.Compare(s.number, o.number))
+	return compareShapes(&a, &b)
 }
 
 // series makes the series of the head.
