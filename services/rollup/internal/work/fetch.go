@@ -4,6 +4,7 @@ package work
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -56,7 +57,10 @@ func (r *run) fetch(ctx context.Context, all []*local, parquet bool) error {
 	return group.Wait()
 }
 
-// fits refuses to hold more catalogues than memory has room for: compaction makes fewer of them.
+// errCrowded says that a window has more catalogues than memory has room for. Compaction makes fewer of them.
+var errCrowded = errors.New("compaction is to make fewer segments first")
+
+// fits refuses to hold more catalogues than memory has room for.
 func (r *run) fits(all []*local) error {
 	var bytes int64
 	for _, l := range all {
@@ -64,7 +68,7 @@ func (r *run) fits(all []*local) error {
 	}
 	// A catalogue in memory is about as large as its file, which is kept as well.
 	if 3*bytes > r.config.Memory {
-		return fault.New(fault.Exhausted, "the catalogues of %d segments take more than the %d MiB that a rollup may use", len(all), r.config.Memory>>20)
+		return errCrowded
 	}
 	return nil
 }

@@ -65,6 +65,11 @@ func (r *run) roll(ctx context.Context) error {
 // shards makes the rollup shard by shard.
 func (r *run) shards(ctx context.Context, all []*local) error {
 	count := plan.Shards(r.made.Sources, r.estimate(), r.config.Target)
+	for i := range count { // before anything is uploaded
+		if err := r.fits(meeting(all, lake.Shard{Index: i, Count: count})); err != nil {
+			return err
+		}
+	}
 	for i := range count {
 		if err := r.shard(ctx, lake.Shard{Index: i, Count: count}, all); err != nil {
 			return err
@@ -159,12 +164,7 @@ func (r *run) needless(ctx context.Context, all []*local) (bool, error) {
 
 // shard makes one shard of the rollup.
 func (r *run) shard(ctx context.Context, shard lake.Shard, all []*local) error {
-	var here []*local
-	for _, l := range all {
-		if l.segment.Shard.Meets(shard) {
-			here = append(here, l)
-		}
-	}
+	here := meeting(all, shard)
 	if len(here) == 0 {
 		return nil
 	}
@@ -190,6 +190,17 @@ func (r *run) shard(ctx context.Context, shard lake.Shard, all []*local) error {
 		}
 	}
 	return r.finish(ctx, out)
+}
+
+// meeting are the segments that may have series of a shard.
+func meeting(all []*local, shard lake.Shard) []*local {
+	var here []*local
+	for _, l := range all {
+		if l.segment.Shard.Meets(shard) {
+			here = append(here, l)
+		}
+	}
+	return here
 }
 
 // after are the shards that follow.

@@ -15,6 +15,7 @@ package work
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -216,6 +217,10 @@ func (r *run) work(ctx context.Context, asked bool) error {
 	r.made = plan.Make(r.state, r.policy)
 	if r.made.Action == plan.Roll {
 		err = r.roll(ctx)
+	}
+	if errors.Is(err, errCrowded) {
+		r.made = plan.Plan{Action: plan.Wait, Reason: err.Error(), Again: state.At.Add(10 * r.config.Settle), Remove: r.made.Remove}
+		err = nil
 	}
 	r.deps.Counters.worked(r.made.Action, r.skipped, r.task)
 	if err != nil {

@@ -311,3 +311,14 @@ func TestW2ADamagedFileFailsTheRollup(t *testing.T) {
 	f.wantUncovered(time.Minute, 0)
 	f.scratchIsEmpty()
 }
+
+func TestW4AWindowOfTooManyCataloguesWaitsForCompaction(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, allTiers, func(c *work.Config) { c.Memory = 1000 })
+	f.ingest(f.points("up/a", 0, 400))
+	f.ingest(f.points("up/b", 0, 400))
+	if report := f.roll(0, time.Minute); report.Plan.Action != plan.Wait || report.Plan.Again.IsZero() || len(report.Added) > 0 {
+		t.Errorf("%+v", report)
+	}
+	f.wantUncovered(time.Minute, 0)
+}
