@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -160,4 +161,46 @@ func BenchmarkCatalogue(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkRollup reads a day of buckets of an hour, as a panel over a year does 365 times.
+func BenchmarkRollup(b *testing.B) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	var all []*rolled
+	for i := range 1000 {
+		r := &rolled{Series: *float(fmt.Sprint("m", i/100), "pod", fmt.Sprint("pod-", i))}
+		track, value := Track{}, float64(rng.IntN(1e6))
+		for k := range int64(24) {
+			end := testStart.UnixMilli() + (k+1)*3600_000
+			r.rollup.Ends, r.rollup.Counts = append(r.rollup.Ends, end), append(r.rollup.Counts, 360)
+			r.rollup.FirstTimes, r.rollup.LastTimes = append(r.rollup.FirstTimes, end-3590_000), append(r.rollup.LastTimes, end)
+			r.rollup.StaleTimes = append(r.rollup.StaleTimes, 0)
+			last := value + float64(rng.IntN(1e5))
+			track.First, track.Last, track.Increase = append(track.First, value), append(track.Last, last), append(track.Increase, last-value)
+			track.Min, track.Max, track.Sum = append(track.Min, value), append(track.Max, last), append(track.Sum, 180*(value+last))
+			value = last
+		}
+		r.rollup.Tracks = []Track{track}
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b *rolled) int { return Compare(&a.Series, &b.Series) })
+	m := rollupMeta()
+	m.Window, m.Resolution, m.Shard = lake.WindowOf(testStart.Add(24*time.Hour), 48*time.Hour), time.Hour, lake.Shard{}
+	m.Window.Start = testStart.Truncate(24 * time.Hour)
+	w := writeRollups(b, all, m)
+	for name, want := range map[string]RollupColumns{"whole": WantWholeRollup, "last": WantLast, "increase": WantIncrease} {
+		b.Run(name, func(b *testing.B) {
+			var p Rollup
+			for b.Loop() {
+				r := w.open(b)
+				for i := range w.catalogue.Len() {
+					if err := r.RollupOnly(i, want, &p); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(all)), "ns/series")
+			b.ReportMetric(float64(w.Bytes+w.SidecarBytes)/float64(w.Rows), "B/bucket")
+		})
+	}
 }

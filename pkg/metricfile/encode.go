@@ -112,7 +112,7 @@ func (t *Track) guess(form, i int) float64 {
 }
 
 // derived is the inverse of encoder.derived.
-func (d *decoder) derived(dst []float64, t *Track, n int) []float64 {
+func (d *decoder) derived(dst []float64, t *Track, n int, scratch *[]int64) []float64 {
 	form := d.uint()
 	if form == formValues {
 		return d.floatVector(dst, n)
@@ -122,7 +122,8 @@ func (d *decoder) derived(dst []float64, t *Track, n int) []float64 {
 		return dst[:0]
 	}
 	dst = dst[:0]
-	for i, bits := range d.vector(nil, n) {
+	*scratch = d.vector(*scratch, n)
+	for i, bits := range *scratch {
 		dst = append(dst, math.Float64frombits(uint64(bits)^math.Float64bits(t.guess(int(form), i))))
 	}
 	return dst

@@ -31,6 +31,21 @@ const (
 	WantAll    = WantTimes | WantStarts | WantSources | WantValues | WantExemplars
 )
 
+// RollupColumns is a set of columns of rollups. Times and counts are always read.
+type RollupColumns uint8
+
+// The columns of rollups, of tracks and histograms alike. Others than first and last may follow from those, which then are read as well.
+const (
+	WantFirst RollupColumns = 1 << iota
+	WantLast
+	WantIncrease
+	WantSum
+	WantMin
+	WantMax
+	WantSketches
+	WantWholeRollup = WantFirst | WantLast | WantIncrease | WantSum | WantMin | WantMax | WantSketches
+)
+
 // Reader reads rows of a segment by their ordinals. It reads ahead, and keeps dictionaries, so ordinals should rise. It is not safe for concurrent use.
 type Reader struct {
 	catalogue *Catalogue
@@ -334,12 +349,17 @@ func (d *dictionary) vector(place int64, n int) ([]int64, error) {
 
 // Rollup reads a row of a rollup segment into p, whose memory is used again, also that of its histograms.
 func (r *Reader) Rollup(ordinal int, p *Rollup) error {
+	return r.RollupOnly(ordinal, WantWholeRollup, p)
+}
+
+// RollupOnly reads some columns of a row of a rollup segment. The others are empty.
+func (r *Reader) RollupOnly(ordinal int, want RollupColumns, p *Rollup) error {
 	if r.catalogue.Resolution == 0 {
 		return fault.New(fault.Internal, "a segment of points has no rollups")
 	}
 	at := r.row(ordinal)
 	var err error
-	for i, column := range []*[]int64{&p.Ends, &p.Counts, &p.FirstTimes, &p.LastTimes, &p.StaleTimes} {
+	for i, column := range [...]*[]int64{&p.Ends, &p.Counts, &p.FirstTimes, &p.LastTimes, &p.StaleTimes} {
 		if *column, err = r.vector(&at, i, (*column)[:0]); err != nil {
 			return err
 		}
@@ -348,7 +368,7 @@ func (r *Reader) Rollup(ordinal int, p *Rollup) error {
 		}
 	}
 	p.Sketches = p.Sketches[:0]
-	if at.block.sizes[ownSketches][at.row] > 0 {
+	if want&WantSketches != 0 && at.block.sizes[ownSketches][at.row] > 0 {
 		d, err := r.open(&at, ownSketches)
 		if err != nil {
 			return err
@@ -359,21 +379,25 @@ func (r *Reader) Rollup(ordinal int, p *Rollup) error {
 		}
 	}
 	if at.series.Kind == KindHistogram {
-		return r.histogramRollup(&at, p)
+		p.Tracks = p.Tracks[:0]
+		return r.histogramRollup(&at, want, p)
 	}
 	p.First, p.Last, p.Increase, p.Sum = p.First[:0], p.Last[:0], p.Increase[:0], p.Sum[:0]
-	return r.trackRollup(&at, p)
+	return r.trackRollup(&at, want, p)
 }
 
-func (r *Reader) histogramRollup(at *row, p *Rollup) error {
-	p.Tracks = p.Tracks[:0]
-	for i, column := range []int{ownFirst, ownLast, ownIncrease, ownSum} {
+func (r *Reader) histogramRollup(at *row, want RollupColumns, p *Rollup) error {
+	all := [...]*[]*histogram.FloatHistogram{ownFirst: &p.First, ownLast: &p.Last, ownIncrease: &p.Increase, ownSum: &p.Sum}
+	for column, values := range all {
+		if want&(1<<column) == 0 {
+			*values = (*values)[:0]
+			continue
+		}
 		d, err := r.open(at, column)
 		if err != nil {
 			return err
 		}
-		all := [...]*[]*histogram.FloatHistogram{&p.First, &p.Last, &p.Increase, &p.Sum}[i]
-		*all = d.histograms((*all)[:cap(*all)], at.n)
+		*values = d.histograms((*values)[:cap(*values)], at.n)
 		if err := d.end(); err != nil {
 			return err
 		}
@@ -381,35 +405,60 @@ func (r *Reader) histogramRollup(at *row, p *Rollup) error {
 	return nil
 }
 
-func (r *Reader) trackRollup(at *row, p *Rollup) error {
+func (r *Reader) trackRollup(at *row, want RollupColumns, p *Rollup) error {
 	n := at.series.NumTracks()
 	p.Tracks = p.Tracks[:cap(p.Tracks)]
 	for len(p.Tracks) < n {
 		p.Tracks = append(p.Tracks, Track{})
 	}
 	p.Tracks = p.Tracks[:n]
-	columns := [...]func(t *Track) *[]float64{
-		ownFirst: func(t *Track) *[]float64 { return &t.First }, ownLast: func(t *Track) *[]float64 { return &t.Last },
-		ownIncrease: func(t *Track) *[]float64 { return &t.Increase }, ownSum: func(t *Track) *[]float64 { return &t.Sum },
-		ownMin: func(t *Track) *[]float64 { return &t.Min }, ownMax: func(t *Track) *[]float64 { return &t.Max },
+	needed := want
+	if want&(WantIncrease|WantSum|WantMin|WantMax) != 0 {
+		needed |= WantFirst | WantLast
 	}
-	for column, values := range columns {
-		d, err := r.open(at, column)
-		if err != nil {
+	for column := ownFirst; column <= ownMax; column++ {
+		if err := r.trackColumn(at, column, needed&(1<<column) != 0, p.Tracks); err != nil {
 			return err
 		}
-		for i := range p.Tracks {
-			t := &p.Tracks[i]
-			v := values(t)
-			if column == ownFirst || column == ownLast {
-				*v = d.floatVector(*v, at.n)
-			} else {
-				*v = d.derived(*v, t, at.n)
+	}
+	for i := range p.Tracks {
+		for column, extra := range [...]RollupColumns{WantFirst, WantLast} {
+			if want&extra == 0 {
+				values := p.Tracks[i].column(column)
+				*values = (*values)[:0]
 			}
-		}
-		if err := d.end(); err != nil {
-			return err
 		}
 	}
 	return nil
+}
+
+// trackColumn reads one column of all tracks, or empties it.
+func (r *Reader) trackColumn(at *row, column int, wanted bool, all []Track) error {
+	if !wanted {
+		for i := range all {
+			values := all[i].column(column)
+			*values = (*values)[:0]
+		}
+		return nil
+	}
+	d, err := r.open(at, column)
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		values := all[i].column(column)
+		if column == ownFirst || column == ownLast {
+			*values = d.floatVector(*values, at.n)
+		} else {
+			*values = d.derived(*values, &all[i], at.n, &r.ints)
+		}
+	}
+	return d.end()
+}
+
+// column returns the values of an own column.
+func (t *Track) column(column int) *[]float64 {
+	return [...]*[]float64{
+		ownFirst: &t.First, ownLast: &t.Last, ownIncrease: &t.Increase, ownSum: &t.Sum, ownMin: &t.Min, ownMax: &t.Max,
+	}[column]
 }

@@ -120,6 +120,7 @@ func TestRollupsComeOutAsTheyWentIn(t *testing.T) {
 			if diff := gocmp.Diff(&want.rollup, &got, compareBits(), cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("row %d: %s", i, diff)
 			}
+			checkPartOfRollup(t, r, i, RollupColumns(1<<(i%7)), &want.rollup)
 			for k, count := range want.rollup.Counts {
 				hash += want.rollup.RowHash(want.Identity(), k)
 				samples += count * int64(want.NumTracks())
@@ -132,6 +133,40 @@ func TestRollupsComeOutAsTheyWentIn(t *testing.T) {
 		if v := verify(t, w); len(v.Problems) > 0 {
 			t.Errorf("problems: %q", v.Problems)
 		}
+	}
+}
+
+// checkPartOfRollup reads one column.
+func checkPartOfRollup(t *testing.T, r *Reader, ordinal int, column RollupColumns, whole *Rollup) {
+	t.Helper()
+	only := func(c RollupColumns, values []float64) []float64 {
+		if column == c {
+			return values
+		}
+		return nil
+	}
+	want := *whole
+	want.Tracks = nil
+	for _, k := range whole.Tracks {
+		want.Tracks = append(want.Tracks, Track{
+			First: only(WantFirst, k.First), Last: only(WantLast, k.Last), Increase: only(WantIncrease, k.Increase), Sum: only(WantSum, k.Sum),
+			Min: only(WantMin, k.Min), Max: only(WantMax, k.Max),
+		})
+	}
+	for c, values := range map[RollupColumns]*[]*histogram.FloatHistogram{WantFirst: &want.First, WantLast: &want.Last, WantIncrease: &want.Increase, WantSum: &want.Sum} {
+		if column != c {
+			*values = nil
+		}
+	}
+	if column != WantSketches {
+		want.Sketches = nil
+	}
+	var got Rollup
+	if err := r.RollupOnly(ordinal, column, &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := gocmp.Diff(&want, &got, compareBits(), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("row %d, column %b: %s", ordinal, column, diff)
 	}
 }
 
