@@ -252,6 +252,7 @@ func (q *question) fragment(level *Level, grid promplan.Grid, text string, shard
 		req.Fragment = &workerv1.ScanRequest_MetricVector{MetricVector: &workerv1.MetricVector{
 			Expression: text, StartMs: grid.Start, EndMs: grid.Last(), StepMs: step, LookbackMs: q.session.Lookback.Milliseconds(),
 			Shard: fan.ShardProto(shard), ResolutionMs: level.Resolution.Milliseconds(), MaxSamples: int64(q.session.samples()),
+			StartTimestamps: q.session.StartTimestamps,
 		}}
 	}
 }

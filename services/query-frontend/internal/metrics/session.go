@@ -63,6 +63,8 @@ type Session struct {
 	Engine       *prom.Engine
 	Limits       Limits
 	Lookback     time.Duration
+	// StartTimestamps has rates take counter resets from start times, as the engine does then.
+	StartTimestamps bool
 	// Samples are the segments of samples, and Rollups those of rollups, coarsest first.
 	Samples Level
 	Rollups []Level

@@ -199,6 +199,7 @@ func (s *Session) Select(ctx context.Context, matchers []*labels.Matcher, span p
 			Fragment: func(req *workerv1.ScanRequest) {
 				req.Fragment = &workerv1.ScanRequest_MetricSamples{MetricSamples: &workerv1.MetricSamples{
 					Selector: selectorProto(matchers), StartMs: span.Start, EndMs: span.End, Shard: fan.ShardProto(shard), MaxSamples: int64(s.samples()),
+					StartTimes: s.StartTimestamps,
 				}}
 			},
 			NewDecoder: func() fan.Decoder { return s.decoder() },

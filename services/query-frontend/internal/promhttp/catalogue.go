@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -99,8 +100,10 @@ func (a *API) metadata(r *http.Request) (answer, error) {
 		return answer{}, f.err
 	}
 	var matchers [][]*labels.Matcher
-	if name := r.FormValue("metric"); name != "" {
-		matchers = [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, name)}}
+	name := r.FormValue("metric")
+	if name != "" {
+		// A histogram or summary is known by its base name, which none of its series has.
+		matchers = [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, regexp.QuoteMeta(name)+"(_bucket|_sum|_count)?")}}
 	}
 	found, err := a.frontend.Metrics(r.Context(), matchers, start, end)
 	if err != nil {
@@ -109,6 +112,9 @@ func (a *API) metadata(r *http.Request) (answer, error) {
 	all := map[string][]metadata{}
 	for _, m := range found.All {
 		known := all[m.Name]
+		if name != "" && m.Name != name {
+			continue
+		}
 		if known == nil && limit >= 0 && len(all) >= limit || perMetric > 0 && len(known) >= perMetric {
 			continue
 		}

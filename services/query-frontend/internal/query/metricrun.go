@@ -112,12 +112,13 @@ func (f *Frontend) metricRun(ctx context.Context, organization *config.Organizat
 	}
 	r.ctx, r.cancel = bounded(ctx, timeout)
 	r.session = &metrics.Session{
-		Organization: organization.ID,
-		QueryID:      newQueryID(),
-		Fan:          f.fan,
-		Tally:        fan.NewTally(limits.MaxQueryBytes),
-		Engine:       f.engine,
-		Limits:       metrics.Limits{Series: limits.MaxQuerySeries, Samples: limits.MaxQuerySamples},
+		Organization:    organization.ID,
+		QueryID:         newQueryID(),
+		Fan:             f.fan,
+		Tally:           fan.NewTally(limits.MaxQueryBytes),
+		Engine:          f.engine,
+		StartTimestamps: f.options.StartTimestamps,
+		Limits:          metrics.Limits{Series: limits.MaxQuerySeries, Samples: limits.MaxQuerySamples},
 	}
 	if kept := organization.RawRetention(lake.SignalMetrics); kept > 0 {
 		r.session.Gone = r.started.Add(-kept)
