@@ -129,9 +129,10 @@ type rolled struct {
 // evaluate answers the question for each series.
 func (r *rolled) evaluate(ctx context.Context) error {
 	units := unitsOf(r.found.rows)
-	err := r.scan.share(ctx, len(units), rowsAtOnce, func() (func(int) error, func() error) {
+	blocks := slices.Collect(slices.Chunk(units, rowsAtOnce))
+	err := r.scan.share(ctx, len(blocks), 1, func() (func(int) error, func() error) {
 		e := &roller{of: r, collector: r.scan.collector(r.found, 0)}
-		return func(i int) error { return e.unit(units[i]) }, e.done
+		return func(i int) error { return e.block(ctx, blocks[i]) }, e.done
 	})
 	if err != nil {
 		return err
@@ -166,6 +167,16 @@ type roller struct {
 	answer    rollup.Answer
 	series    []prom.Series
 	remarks   annotations.Annotations
+	lanes     []*rollup.Lane // of all rows of a block, track by track; their memory is used again
+	places    []bucketPlace
+}
+
+// bucketPlace is where buckets of a row are.
+type bucketPlace struct {
+	start int64 // of their window
+	row   *row
+	part  *part
+	lane  int // the first of the row's
 }
 
 // lanesOf are the lanes of one Prometheus series.
@@ -175,17 +186,100 @@ type lanesOf struct {
 	delta  bool // all of them
 }
 
-// unit answers for the series of rows of the same labels.
-func (e *roller) unit(rows []*row) error {
+// block answers for neighbouring series. Their buckets are read segment by segment, since they lie together there.
+func (e *roller) block(ctx context.Context, units [][]*row) error {
+	lanes, err := e.plan(units)
+	if err != nil {
+		return err
+	}
+	for i := range e.places {
+		if i%rowsAtOnce == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := e.read(&e.places[i]); err != nil {
+			return err
+		}
+	}
+	if err := e.count(lanes); err != nil {
+		return err
+	}
+	from := 0
+	for _, rows := range units {
+		if from, err = e.unit(rows, from); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plan makes empty lanes for the chosen series of rows, says how many, and lists where their buckets are, window by window.
+func (e *roller) plan(units [][]*row) (lanes int, err error) {
+	e.places = e.places[:0]
+	catalogues := e.of.found.catalogues
+	for _, rows := range units {
+		for _, r := range rows {
+			for i := range r.parts {
+				p := &r.parts[i]
+				if len(p.hidden) > 0 || len(e.of.scan.segments[p.segment].Masked) > 0 {
+					return 0, fmt.Errorf("%w: points of %s were deleted or masked", rollup.ErrInexact, r.name)
+				}
+				e.places = append(e.places, bucketPlace{catalogues[p.segment].Window.Start.UnixNano(), r, p, lanes})
+			}
+			for range r.tracks {
+				e.lane(lanes, r.series)
+				lanes++
+			}
+		}
+	}
+	slices.SortFunc(e.places, func(a, b bucketPlace) int {
+		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.part.segment, b.part.segment), cmp.Compare(a.part.ordinal, b.part.ordinal))
+	})
+	return lanes, nil
+}
+
+// lane empties a lane, or makes one.
+func (e *roller) lane(i int, s *metricfile.Series) {
+	if i == len(e.lanes) {
+		e.lanes = append(e.lanes, rollup.NewLane(e.of.asked.question.Function, s))
+		return
+	}
+	e.lanes[i].Reset(e.of.asked.question.Function, s)
+}
+
+// read adds buckets to the lanes of a row.
+func (e *roller) read(p *bucketPlace) error {
+	reader, err := e.collector.reader(p.part.segment)
+	if err != nil {
+		return err
+	}
+	if err := reader.Rollup(p.part.ordinal, &e.rollup); err != nil {
+		return fmt.Errorf("read segment %s: %w", e.of.scan.segments[p.part.segment].File.Key, err)
+	}
+	e.of.scan.Statistics.Rows.Add(int64(e.rollup.Len()))
+	for n, track := range p.row.tracks {
+		if err := e.lanes[p.lane+n].Append(&e.rollup, track); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// count counts buckets as samples.
+func (e *roller) count(lanes int) error {
+	buckets := int64(0)
+	for _, l := range e.lanes[:lanes] {
+		buckets += int64(l.Len())
+	}
+	return e.of.scan.countSamples(buckets)
+}
+
+// unit answers for the series of rows of the same labels, whose lanes begin at a place, and returns where those of the next do.
+func (e *roller) unit(rows []*row, from int) (int, error) {
 	var all []*lanesOf
 	byLabels := map[string]*lanesOf{}
 	for _, r := range rows {
-		lanes, err := e.lanes(r)
-		if err != nil {
-			return err
-		}
 		names := r.series.Tracks()
-		for i, track := range r.tracks {
+		for _, track := range r.tracks {
 			key := string(names[track].Bytes(nil))
 			one := byLabels[key]
 			if one == nil {
@@ -193,51 +287,16 @@ func (e *roller) unit(rows []*row) error {
 				byLabels[key] = one
 				all = append(all, one)
 			}
-			one.lanes, one.delta = append(one.lanes, lanes[i]), one.delta && r.series.Delta
+			one.lanes, one.delta = append(one.lanes, e.lanes[from]), one.delta && r.series.Delta
+			from++
 		}
 	}
 	for _, one := range all {
 		if err := e.one(one); err != nil {
-			return err
+			return from, err
 		}
 	}
-	return nil
-}
-
-// lanes reads the buckets of a row, for each of its chosen series.
-func (e *roller) lanes(r *row) ([]*rollup.Lane, error) {
-	lanes := make([]*rollup.Lane, len(r.tracks))
-	for i := range lanes {
-		lanes[i] = rollup.NewLane(e.of.asked.question.Function, r.series)
-	}
-	catalogues := e.of.found.catalogues
-	slices.SortStableFunc(r.parts, func(a, b part) int {
-		return cmp.Or(catalogues[a.segment].Window.Start.Compare(catalogues[b.segment].Window.Start), cmp.Compare(a.first, b.first))
-	})
-	for i := range r.parts {
-		p := &r.parts[i]
-		if len(p.hidden) > 0 || len(e.of.scan.segments[p.segment].Masked) > 0 {
-			return nil, fmt.Errorf("%w: points of %s were deleted or masked", rollup.ErrInexact, r.name)
-		}
-		reader, err := e.collector.reader(p.segment)
-		if err != nil {
-			return nil, err
-		}
-		if err := reader.Rollup(p.ordinal, &e.rollup); err != nil {
-			return nil, fmt.Errorf("read segment %s: %w", e.of.scan.segments[p.segment].File.Key, err)
-		}
-		e.of.scan.Statistics.Rows.Add(int64(e.rollup.Len()))
-		for n, track := range r.tracks {
-			if err := lanes[n].Append(&e.rollup, track); err != nil {
-				return nil, err
-			}
-		}
-	}
-	buckets := int64(0)
-	for _, l := range lanes {
-		buckets += int64(l.Len())
-	}
-	return lanes, e.of.scan.countSamples(buckets)
+	return from, nil
 }
 
 // one answers for a Prometheus series.

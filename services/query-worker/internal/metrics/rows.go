@@ -7,6 +7,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -20,6 +21,7 @@ type row struct {
 	series *metricfile.Series
 	name   string
 	hash   uint64
+	next   *row   // of the same hash
 	parts  []part // by their first times
 	// tracks are which of the Prometheus series that it stands for were asked for, rising.
 	tracks []int
@@ -51,25 +53,72 @@ func (s *Scan) find(ctx context.Context, selectors [][]*labels.Matcher, startMs,
 	if f.catalogues, err = s.catalogues(ctx, f.start, f.end, shard); err != nil {
 		return nil, err
 	}
-	rows := rowSet{}
-	for i, c := range f.catalogues {
-		any := false
-		if c != nil {
-			if any, err = s.findIn(i, c, selectors, f, shard, rows); err != nil {
-				return nil, err
-			}
-		}
-		if !any {
+	parts := s.divided(f, shard)
+	used, rows := make([]atomic.Bool, len(f.catalogues)), make([]rowSet, len(parts))
+	err = s.share(ctx, len(parts), 1, func() (func(int) error, func() error) {
+		return func(i int) error {
+			rows[i] = rowSet{}
+			return s.findShard(ctx, f, selectors, parts[i], rows[i], used)
+		}, func() error { return nil }
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range used {
+		if !used[i].Load() {
 			s.Statistics.Pruned.Add(1)
 		}
 	}
-	f.rows = rows.sorted()
+	f.rows = sorted(rows)
 	return f, nil
 }
 
+// worthDividing is how many rows of catalogues are looked at by several processors.
+const worthDividing = 20_000
+
+// divided are parts of a shard, for as many processors, if there is much to look at.
+func (s *Scan) divided(f *found, shard lake.Shard) []lake.Shard {
+	rows := 0
+	for _, c := range f.catalogues {
+		if c != nil {
+			rows += c.Len()
+		}
+	}
+	count := uint32(1)
+	for rows > worthDividing && int(2*count) <= s.scanner.options.Parallel {
+		count *= 2
+	}
+	whole := max(1, shard.Count)
+	parts := make([]lake.Shard, count)
+	for i := range parts {
+		parts[i] = lake.Shard{Index: shard.Index + uint32(i)*whole, Count: whole * count}
+	}
+	return parts
+}
+
+// findShard finds rows of a shard, and notes in which segments some are.
+func (s *Scan) findShard(ctx context.Context, f *found, selectors [][]*labels.Matcher, shard lake.Shard, rows rowSet, used []atomic.Bool) error {
+	for i, c := range f.catalogues {
+		if c == nil || !s.segments[i].Shard.Meets(shard) {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		some, err := s.findIn(i, c, selectors, f, shard, rows)
+		if err != nil {
+			return err
+		}
+		if some {
+			used[i].Store(true)
+		}
+	}
+	return nil
+}
+
 // findIn finds the rows of one segment.
-func (s *Scan) findIn(segment int, c *metricfile.Catalogue, selectors [][]*labels.Matcher, f *found, shard lake.Shard, rows rowSet) (bool, error) {
-	any := false
+func (s *Scan) findIn(segment int, c *metricfile.Catalogue, selectors [][]*labels.Matcher, f *found, shard lake.Shard, rows rowSet) (some bool, err error) {
+	needed := int64(0)
 	for _, ordinal := range s.selected(c, selectors, shard) {
 		entry := c.Entry(ordinal)
 		if entry.Last < f.start || entry.First > f.end {
@@ -80,23 +129,31 @@ func (s *Scan) findIn(segment int, c *metricfile.Catalogue, selectors [][]*label
 		if s.hide(&p, r.series) {
 			continue
 		}
-		r.parts, any = append(r.parts, p), true
-		s.open[segment].needed.Add(entry.Bytes)
+		r.parts, some = append(r.parts, p), true
+		needed += entry.Bytes
 		if r.tracks != nil {
 			continue
 		}
-		for _, matchers := range selectors {
-			r.tracks = metricfile.SelectTracks(r.series, matchers, r.tracks)
-		}
-		if len(selectors) > 1 {
-			slices.Sort(r.tracks)
-			r.tracks = slices.Compact(r.tracks)
-		}
+		r.tracks = chosenTracks(r.series, selectors)
 		if err := s.count(int64(len(r.tracks))); err != nil {
 			return false, err
 		}
 	}
-	return any, nil
+	s.open[segment].needed.Add(needed)
+	return some, nil
+}
+
+// chosenTracks are which Prometheus series of a row any of the selectors chooses, rising.
+func chosenTracks(series *metricfile.Series, selectors [][]*labels.Matcher) []int {
+	tracks := make([]int, 0, series.NumTracks())
+	for _, matchers := range selectors {
+		tracks = metricfile.SelectTracks(series, matchers, tracks)
+	}
+	if len(selectors) > 1 {
+		slices.Sort(tracks)
+		tracks = slices.Compact(tracks)
+	}
+	return tracks
 }
 
 // selected are the ordinals that any of the selectors chooses, rising.
@@ -135,30 +192,32 @@ func (s *Scan) hide(p *part, series *metricfile.Series) bool {
 	return false
 }
 
-// rowSet are rows by the hash of their labels.
-type rowSet map[uint64][]*row
+// rowSet are rows by the hash of their labels; rows of one hash are chained.
+type rowSet map[uint64]*row
 
 // of returns the row that a segment's row belongs to.
 func (rows rowSet) of(c *metricfile.Catalogue, ordinal int, entry *metricfile.SeriesEntry) *row {
 	series := c.Series(ordinal)
-	for _, known := range rows[entry.Hash] {
+	for known := rows[entry.Hash]; known != nil; known = known.next {
 		if known.series.Equal(series) {
 			return known
 		}
 	}
-	r := &row{series: series, name: series.Name(), hash: entry.Hash}
-	rows[entry.Hash] = append(rows[entry.Hash], r)
+	r := &row{series: series, name: series.Name(), hash: entry.Hash, next: rows[entry.Hash]}
+	rows[entry.Hash] = r
 	return r
 }
 
 // sorted returns the rows that have parts.
-func (rows rowSet) sorted() []*row {
-	all := make([]*row, 0, len(rows))
-	for _, some := range rows {
-		for _, r := range some {
-			if len(r.parts) > 0 && len(r.tracks) > 0 {
-				slices.SortStableFunc(r.parts, func(a, b part) int { return cmp.Compare(a.first, b.first) })
-				all = append(all, r)
+func sorted(sets []rowSet) []*row {
+	var all []*row
+	for _, rows := range sets {
+		for _, first := range rows {
+			for r := first; r != nil; r = r.next {
+				if len(r.parts) > 0 && len(r.tracks) > 0 {
+					slices.SortStableFunc(r.parts, func(a, b part) int { return cmp.Compare(a.first, b.first) })
+					all = append(all, r)
+				}
 			}
 		}
 	}
