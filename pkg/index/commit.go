@@ -110,6 +110,7 @@ func (c *commit) run(ctx context.Context) error {
 		c.addSegments,
 		c.markSegments,
 		c.countDeleted,
+		c.noteRollups,
 		c.finishReceipts,
 		c.supersede,
 		c.bumpVersions,

@@ -175,3 +175,22 @@ func recordAnew(ctx context.Context, q *db.Queries, c changes) error {
 	c.cause = c.kind + "/" + string(id)
 	return putRecord(ctx, q, c)
 }
+
+// RemovalRecord is a record that says of segments of an organization that they were removed at a time: for what is known to be gone and has no
+// record any more.
+func RemovalRecord(org lake.Organization, segments []lake.Segment, at time.Time) (Record, error) {
+	type row struct {
+		ID           lake.SegmentID    `json:"id"`
+		Organization lake.Organization `json:"organization"`
+		Signal       int16             `json:"signal"`
+		WindowStart  time.Time         `json:"window_start"`
+		WindowLength time.Duration     `json:"window_length"`
+		RemovedAt    time.Time         `json:"removed_at"`
+	}
+	var rows []row
+	for _, s := range segments {
+		rows = append(rows, row{s.ID, org, placeOf(s.Signal, s.Resolution), s.Window.Start, s.Window.Length, at})
+	}
+	b, err := json.Marshal(rows)
+	return Record{Version: recordVersion, Organization: org, Rows: map[string]json.RawMessage{"segments": b}}, err
+}

@@ -176,3 +176,35 @@ func (c *commit) loseRollups(ctx context.Context) error {
 	_, err := c.q.LoseRollups(ctx, p)
 	return err
 }
+
+// noteRollups has the deletes of data that were not applied to removed rollups wait for their files: what was aggregated of deleted rows is
+// in them.
+func (c *commit) noteRollups(ctx context.Context) error {
+	bySignal := make(map[int16]*db.NoteRollupsUnderDeletesParams)
+	for _, r := range c.removed {
+		if r.Resolution == 0 {
+			continue
+		}
+		signal := int16(signalAt(r.Signal))
+		p := bySignal[signal]
+		if p == nil {
+			p = &db.NoteRollupsUnderDeletesParams{Places: []int16{r.Signal}, Signal: signal, FirstWindow: r.WindowStart, LastWindow: r.WindowStart}
+			bySignal[signal] = p
+		}
+		p.Ids = append(p.Ids, r.ID)
+		if r.WindowStart.Before(p.FirstWindow) {
+			p.FirstWindow = r.WindowStart
+		}
+		if r.WindowStart.After(p.LastWindow) {
+			p.LastWindow = r.WindowStart
+		}
+	}
+	for signal := int16(lake.SignalLogs); signal <= int16(lake.SignalSpans); signal++ {
+		if p := bySignal[signal]; p != nil {
+			if err := c.q.NoteRollupsUnderDeletes(ctx, *p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

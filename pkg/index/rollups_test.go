@@ -565,8 +565,15 @@ func TestRule21DeletesReachRollups(t *testing.T) {
 		}
 		l.rollOrFail(hourAt(0), time.Minute)
 		l.wantRollups(time.Minute, 2)
-		if p, err := l.DeleteProgress(t.Context(), d.ID); err != nil || p.SegmentsLeft != 1 {
-			t.Errorf("progress %+v (%v)", p, err)
+		if p, err := l.DeleteProgress(t.Context(), d.ID); err != nil || p.SegmentsLeft != 1 || p.FilesLeft != 1 {
+			t.Errorf("progress %+v (%v), want the segment of rows left, and the file of the rollup before", p, err)
+		}
+		l.ship()
+		if err := l.Swept(t.Context(), acme, l.sweepable(0)); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := l.DeleteProgress(t.Context(), d.ID); err != nil || p.FilesLeft != 0 {
+			t.Errorf("progress %+v (%v), want no file left", p, err)
 		}
 	})
 
@@ -669,6 +676,23 @@ func TestRule22ARebuiltIndexHasTheSameRollups(t *testing.T) {
 		for range 2 {
 			slices.Reverse(records)
 			rebuilt(t, nil, records).wantRollups(time.Minute, 1, 0)
+		}
+	})
+
+	t.Run("what is known to be removed can be said to be", func(t *testing.T) {
+		l := setup(t)
+		l.ingestAt("a", hour)
+		l.rollOrFail(hour, time.Minute)
+		record, err := index.RemovalRecord(acme, l.lookupRollups(time.Minute).Segments, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if result, err := l.Adopt(t.Context(), acme, []index.Record{record}); err != nil || result.Removed != 1 {
+			t.Errorf("got %+v (%v)", result, err)
+		}
+		l.wantRollups(time.Minute, 0)
+		if got := len(l.lookup(acme).Segments); got != 1 {
+			t.Errorf("%d segments of rows are live, want one", got)
 		}
 	})
 

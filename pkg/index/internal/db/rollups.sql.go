@@ -363,6 +363,46 @@ func (q *Queries) LoseRollups(ctx context.Context, arg LoseRollupsParams) (int64
 	return result.RowsAffected(), nil
 }
 
+const noteRollupsUnderDeletes = `-- name: NoteRollupsUnderDeletes :exec
+INSERT INTO delete_segments (delete_id, segment, bucket, key, row_count, removed_at)
+SELECT d.id, s.id, s.bucket, s.key, 0, clock_timestamp()
+FROM segments s
+JOIN deletes d
+  ON d.organization = s.organization
+ AND d.id > s.applied_delete
+ AND d.start_time <= s.last_time
+ AND d.end_time > s.first_time
+WHERE s.id = ANY ($1::bigint[])
+  AND s.signal = ANY ($2::smallint[])
+  AND s.window_start >= $3::timestamptz
+  AND s.window_start <= $4::timestamptz
+  AND d.signal = $5::smallint
+  AND d.state <> 'done'
+ORDER BY d.id, s.id
+ON CONFLICT (delete_id, segment) DO NOTHING
+`
+
+type NoteRollupsUnderDeletesParams struct {
+	Ids         []int64
+	Places      []int16
+	FirstWindow time.Time
+	LastWindow  time.Time
+	Signal      int16
+}
+
+// Notes removed segments of rollups for the deletes that were not applied to them: their files are waited for. Served by segments_id in the
+// months of the windows, deletes_masking and delete_segments_pkey; bounded by the array.
+func (q *Queries) NoteRollupsUnderDeletes(ctx context.Context, arg NoteRollupsUnderDeletesParams) error {
+	_, err := q.db.Exec(ctx, noteRollupsUnderDeletes,
+		arg.Ids,
+		arg.Places,
+		arg.FirstWindow,
+		arg.LastWindow,
+		arg.Signal,
+	)
+	return err
+}
+
 const putRollups = `-- name: PutRollups :execrows
 
 WITH rolled AS (

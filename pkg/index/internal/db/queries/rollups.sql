@@ -229,3 +229,23 @@ SELECT coalesce((
     ORDER BY v.hour
     LIMIT 1
 ), @otherwise::timestamptz)::timestamptz AS hour;
+
+-- name: NoteRollupsUnderDeletes :exec
+-- Notes removed segments of rollups for the deletes that were not applied to them: their files are waited for. Served by segments_id in the
+-- months of the windows, deletes_masking and delete_segments_pkey; bounded by the array.
+INSERT INTO delete_segments (delete_id, segment, bucket, key, row_count, removed_at)
+SELECT d.id, s.id, s.bucket, s.key, 0, clock_timestamp()
+FROM segments s
+JOIN deletes d
+  ON d.organization = s.organization
+ AND d.id > s.applied_delete
+ AND d.start_time <= s.last_time
+ AND d.end_time > s.first_time
+WHERE s.id = ANY (@ids::bigint[])
+  AND s.signal = ANY (@places::smallint[])
+  AND s.window_start >= @first_window::timestamptz
+  AND s.window_start <= @last_window::timestamptz
+  AND d.signal = @signal::smallint
+  AND d.state <> 'done'
+ORDER BY d.id, s.id
+ON CONFLICT (delete_id, segment) DO NOTHING;
