@@ -45,6 +45,12 @@ func setup(t *testing.T, n int) (workerv1.WorkerServiceClient, *workerv1.Segment
 	t.Helper()
 	dir := t.TempDir()
 	segment := writeSegment(t, dir, n)
+	return serve(t, dir), segment
+}
+
+// serve runs a worker over a bucket in a directory.
+func serve(t *testing.T, dir string) workerv1.WorkerServiceClient {
+	t.Helper()
 	bucket, err := objects.Open(t.Context(), objects.Location{Provider: "file", Name: "lake", Directory: dir})
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +80,7 @@ func setup(t *testing.T, n int) (workerv1.WorkerServiceClient, *workerv1.Segment
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return workerv1.NewWorkerServiceClient(conn), segment
+	return workerv1.NewWorkerServiceClient(conn)
 }
 
 func writeSegment(t *testing.T, dir string, n int) *workerv1.Segment {
