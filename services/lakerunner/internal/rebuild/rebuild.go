@@ -36,6 +36,7 @@ import (
 // Index is what rebuilding needs of the index. Nil in Options: only the bucket is read.
 type Index interface {
 	Lookup(ctx context.Context, query index.Query) (index.Answer, error)
+	DueSegments(ctx context.Context, query index.DueQuery) ([]lake.Segment, error)
 	AdoptSnapshot(ctx context.Context, org lake.Organization, table string, rows []byte) error
 	SnapshotWritten(ctx context.Context, org lake.Organization, startedAt time.Time) error
 	Adopt(ctx context.Context, org lake.Organization, records []index.Record) (index.AdoptResult, error)

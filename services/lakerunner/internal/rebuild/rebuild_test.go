@@ -153,6 +153,30 @@ func (l *lab) compact(org lake.Organization) {
 	l.commit(lease, edit)
 }
 
+// roll rolls the hour up.
+func (l *lab) roll(org lake.Organization) {
+	l.Helper()
+	task := lake.Task{Kind: lake.TaskRollup, Organization: org, Signal: lake.SignalLogs, Window: l.hour, Tier: 60}
+	if err := l.index.Enqueue(l.Context(), []lake.Task{task}); err != nil {
+		l.Fatal(err)
+	}
+	lease := l.claim(index.Batch{Kind: lake.TaskRollup})
+	state, err := l.index.RollupWindow(l.Context(), org, lake.SignalLogs, l.hour)
+	if err != nil {
+		l.Fatal(err)
+	}
+	edit := lake.Edit{Add: []lake.Segment{l.segment(lease, 0)}, Rolled: []lake.Rolled{{
+		Signal: lake.SignalLogs, Window: l.hour, Resolution: time.Minute, Version: state.Version.Version, AppliedDelete: state.Latest,
+	}}}
+	edit.Add[0].Rows, edit.Add[0].Resolution, edit.Add[0].AppliedDelete = 1, time.Minute, state.Latest
+	for _, r := range state.Rollups {
+		for _, s := range r.Segments {
+			edit.Remove = append(edit.Remove, s.ID)
+		}
+	}
+	l.commit(lease, edit)
+}
+
 func (l *lab) delete(org lake.Organization) lake.Delete {
 	l.Helper()
 	d, err := l.index.CreateDelete(l.Context(), lake.Delete{
@@ -210,6 +234,7 @@ func (l *lab) snapshot(id string) {
 // contents are what an index says of the organizations.
 type contents struct {
 	Answers  map[lake.Organization]index.Answer
+	Rollups  map[lake.Organization]index.Answer
 	Windows  map[lake.Organization]index.WindowState
 	Receipts map[lake.Organization][]lake.Receipt
 	Deletes  map[lake.Organization][]lake.Delete
@@ -221,15 +246,19 @@ func (l *lab) contents(x *index.Index) contents {
 	l.Helper()
 	c := contents{
 		map[lake.Organization]index.Answer{},
+		map[lake.Organization]index.Answer{},
 		map[lake.Organization]index.WindowState{},
 		map[lake.Organization][]lake.Receipt{},
 		map[lake.Organization][]lake.Delete{},
 		map[lake.DeleteID][]index.DeletedSource{},
 		nil,
 	}
-	var errs [6]error
+	var errs [7]error
 	for _, org := range []lake.Organization{acme, "zoo"} {
 		c.Answers[org], errs[0] = x.Lookup(l.Context(), index.Query{Organization: org, Signal: lake.SignalLogs, Start: l.hour.Start, End: l.hour.End()})
+		c.Rollups[org], errs[5] = x.Lookup(l.Context(), index.Query{
+			Organization: org, Signal: lake.SignalLogs, Start: l.hour.Start, End: l.hour.End(), Resolution: time.Minute,
+		})
 		c.Windows[org], errs[1] = x.Window(l.Context(), org, lake.SignalLogs, l.hour)
 		c.Receipts[org], _, errs[2] = x.Receipts(l.Context(), index.ReceiptQuery{Organization: org, PageSize: 1000})
 		c.Deletes[org], _, errs[3] = x.Deletes(l.Context(), index.DeleteQuery{Organization: org})
@@ -290,8 +319,11 @@ func (l *lab) history(between func()) {
 	l.ingest(acme, lake.ReceiptDone)
 	l.ingest("zoo", lake.ReceiptDone)
 	l.ingest(acme, lake.ReceiptFailed)
+	l.roll(acme)
+	l.roll("zoo")
 	l.ship()
 	between()
+	l.roll(acme)
 	l.compact(acme)
 	l.delete(acme)
 	l.compact(acme)
@@ -359,17 +391,19 @@ func TestVeryOldBackup(t *testing.T) {
 	l := setup(t)
 	l.ingest(acme, lake.ReceiptDone)
 	l.ingest(acme, lake.ReceiptDone)
+	l.roll(acme)
 	l.backdate() // the snapshot's overlap is an hour
 	l.index.Close()
 	backup := l.copyDatabase()
 	l.index = l.open(l.url)
 	l.compact(acme)
+	l.roll(acme)
 	l.exec(l.url, "DELETE FROM segments WHERE removed_at IS NOT NULL")
 	l.exec(l.url, "DELETE FROM commit_records")
 	l.snapshot("20200101T000000.000000Z")
 	restored := l.open(backup)
-	if results := l.rebuild(l.options(restored)); results[0].Removed != 2 {
-		t.Errorf("%+v, want two removed", results)
+	if results := l.rebuild(l.options(restored)); results[0].Removed != 3 {
+		t.Errorf("%+v, want two of rows and one of a rollup removed", results)
 	}
 	l.wantSame(l.contents(l.index), l.contents(restored))
 }
@@ -404,6 +438,9 @@ func TestOlderBackup(t *testing.T) {
 	restored := l.open(backup)
 	l.rebuild(l.options(restored))
 	l.wantSame(l.contents(l.index), l.contents(restored))
+	if n := len(l.contents(restored).Rollups["zoo"].Segments); n != 1 {
+		t.Errorf("%d segments of zoo's rollup are current, want one", n)
+	}
 }
 
 // copyDatabase copies the lab's database, which nobody may be connected to.

@@ -39,21 +39,24 @@ func listed(into map[lake.SegmentID]bool, p archive.Part, rows []byte) error {
 // removeSwept removes live segments that are older than the snapshot and not in it.
 func (r *rebuild) removeSwept(ctx context.Context, org lake.Organization, m *archive.Manifest, inSnapshot map[lake.SegmentID]bool) (int64, error) {
 	var swept []lake.Segment
+	look := func(s lake.Segment) {
+		// One that was committed while the snapshot was read is in a record.
+		if !inSnapshot[s.ID] && s.CreatedAt.Before(m.Since()) {
+			swept = append(swept, s)
+			inSnapshot[s.ID] = true
+		}
+	}
 	for _, signal := range []lake.Signal{lake.SignalLogs, lake.SignalMetrics, lake.SignalSpans} {
-		q := index.Query{Organization: org, Signal: signal, Start: time.Unix(0, 0).UTC(), End: time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC)}
-		err := r.eachSegment(ctx, q, func(s lake.Segment) {
-			// One that was committed while the snapshot was read is in a record.
-			if !inSnapshot[s.ID] && s.CreatedAt.Before(m.Since()) {
-				swept = append(swept, s)
-				inSnapshot[s.ID] = true
-			}
-		})
-		if err != nil {
+		q := index.Query{Organization: org, Signal: signal, Start: time.Unix(0, 0).UTC(), End: endOfTime()}
+		if err := r.eachSegment(ctx, q, look); err != nil {
+			return 0, err
+		}
+		if err := r.eachRollup(ctx, org, signal, look); err != nil {
 			return 0, err
 		}
 	}
 	for rest := swept; len(rest) > 0; rest = rest[min(len(rest), adoptBatch):] {
-		record, err := removal(org, rest[:min(len(rest), adoptBatch)], m.StartedAt)
+		record, err := index.RemovalRecord(org, rest[:min(len(rest), adoptBatch)], m.StartedAt)
 		if err != nil {
 			return 0, err
 		}
@@ -82,20 +85,26 @@ func (r *rebuild) eachSegment(ctx context.Context, q index.Query, each func(lake
 	return nil
 }
 
-// removal is a record that says of segments that they are removed.
-func removal(org lake.Organization, segments []lake.Segment, at time.Time) (index.Record, error) {
-	type row struct {
-		ID           lake.SegmentID    `json:"id"`
-		Organization lake.Organization `json:"organization"`
-		Signal       lake.Signal       `json:"signal"`
-		WindowStart  time.Time         `json:"window_start"`
-		WindowLength time.Duration     `json:"window_length"`
-		RemovedAt    time.Time         `json:"removed_at"`
+// eachRollup gives the live segments of rollups, current or not.
+func (r *rebuild) eachRollup(ctx context.Context, org lake.Organization, signal lake.Signal, each func(lake.Segment)) error {
+	for _, resolution := range index.Resolutions() {
+		q := index.DueQuery{Organization: org, Signal: signal, Resolution: resolution, Before: endOfTime(), Limit: adoptBatch}
+		for {
+			segments, err := r.Index.DueSegments(ctx, q)
+			if err != nil {
+				return err
+			}
+			for _, s := range segments {
+				each(s)
+			}
+			if len(segments) < adoptBatch {
+				break
+			}
+			q.After = &segments[len(segments)-1]
+		}
 	}
-	var rows []row
-	for _, s := range segments {
-		rows = append(rows, row{s.ID, org, s.Signal, s.Window.Start, s.Window.Length, at})
-	}
-	b, err := json.Marshal(rows)
-	return index.Record{Version: 1, Organization: org, Rows: map[string]json.RawMessage{"segments": b}}, err
+	return nil
 }
+
+// endOfTime is after all windows.
+func endOfTime() time.Time { return time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC) }
