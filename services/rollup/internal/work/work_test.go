@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -321,4 +322,24 @@ func TestW4AWindowOfTooManyCataloguesWaitsForCompaction(t *testing.T) {
 		t.Errorf("%+v", report)
 	}
 	f.wantUncovered(time.Minute, 0)
+}
+
+func TestSketchesOfTheMetricsThatWantThem(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, "    rollups: [{resolution: 10s}, {resolution: 1m, sketches: [load]}, {resolution: 1h, sketches: [load]}]\n")
+	f.ingest(f.points("load/a", 0, 800), f.points("up/a", 0, 800))
+	f.roll(0, 10*time.Second)
+	for _, c := range []struct{ resolution, of time.Duration }{{time.Minute, 0}, {time.Hour, time.Minute}} {
+		if report := f.roll(0, c.resolution); report.Plan.Sources[0].Resolution != c.of {
+			t.Errorf("%s is made of %s: it lacks sketches", c.resolution, report.Plan.Sources[0].Resolution)
+		}
+		for name, r := range f.rolled(lake.SignalMetrics, c.resolution) {
+			wanted := strings.Contains(name, `"load"`)
+			for i := range r.Ends {
+				if has := i < len(r.Sketches) && len(r.Sketches[i]) > 0; has != (wanted && r.Counts[i] > 0) {
+					t.Errorf("%s at %s, bucket %d: sketch %t", name, c.resolution, i, has)
+				}
+			}
+		}
+	}
 }
