@@ -36,6 +36,9 @@ type part struct {
 	hidden []stretch
 }
 
+// size is about how much memory a row takes.
+func (r *row) size() int64 { return 400 + int64(r.series.Labels.ByteSize()) + 8*int64(cap(r.tracks)) }
+
 // stretch is from start, inclusive, to end, exclusive; ns since 1970.
 type stretch struct{ start, end int64 }
 
@@ -136,6 +139,9 @@ func (s *Scan) findIn(segment int, c *metricfile.Catalogue, selectors [][]*label
 		}
 		r.tracks = chosenTracks(r.series, selectors)
 		if err := s.count(int64(len(r.tracks))); err != nil {
+			return false, err
+		}
+		if err := s.memory.take(r.size()); err != nil {
 			return false, err
 		}
 	}
