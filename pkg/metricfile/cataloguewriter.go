@@ -33,11 +33,10 @@ type catalogueBuilder struct {
 
 	current block
 	// shape, values and parts are of the row that is being added, and those before of the one before it.
-	last     []labelPart
-	shape    []byte
-	shapeID  uint32
-	encoder  encoder
-	seenRows int64
+	last    []labelPart
+	shape   []byte
+	shapeID uint32
+	encoder encoder
 }
 
 // labelBuilder numbers the values of a label.

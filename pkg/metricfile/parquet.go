@@ -290,7 +290,3 @@ func appendIndexes(dst, scratch []byte, indexes []int32, distinct int) (page, ke
 func appendText(dst []byte, s string) []byte {
 	return append(binary.LittleEndian.AppendUint32(dst, uint32(len(s))), s...)
 }
-
-func appendBlob(dst, b []byte) []byte {
-	return append(binary.LittleEndian.AppendUint32(dst, uint32(len(b))), b...)
-}

@@ -100,8 +100,12 @@ type column struct {
 
 func (l *Lane) columns(t *metricfile.Track) [6]column {
 	return [...]column{
-		{needFirst, &l.first, t.First}, {needLast, &l.last, t.Last}, {needIncrease, &l.increase, t.Increase},
-		{needSum, &l.sum, t.Sum}, {needMin, &l.min, t.Min}, {needMax, &l.max, t.Max},
+		{needFirst, &l.first, t.First},
+		{needLast, &l.last, t.Last},
+		{needIncrease, &l.increase, t.Increase},
+		{needSum, &l.sum, t.Sum},
+		{needMin, &l.min, t.Min},
+		{needMax, &l.max, t.Max},
 	}
 }
 

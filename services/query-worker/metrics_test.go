@@ -140,8 +140,10 @@ func TestScanOfMetrics(t *testing.T) {
 			if len(series) != 2 || series[1].Labels.Get("job") != "1" || fmt.Sprint(series[1].Values) != "[2 2]" || series[1].Times[1] != hour.Add(20*time.Minute).UnixMilli() {
 				t.Fatal(series)
 			}
-			want := []*workerv1.Annotation{{Info: true, Start: 19, End: 31,
-				Text: `PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: "requests"`}}
+			want := []*workerv1.Annotation{{
+				Info: true, Start: 19, End: 31,
+				Text: `PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: "requests"`,
+			}}
 			if diff := cmp.Diff(fmt.Sprint(want), fmt.Sprint(last.GetAnnotations())); diff != "" {
 				t.Error(diff)
 			}

@@ -269,12 +269,12 @@ func (r *intReader) floats(out []float64, b []byte, exponent int) (rest []byte, 
 // convert makes floats of integers.
 func convert(out []float64, ints []int64, exponent int) {
 	out = out[:len(ints)]
-	switch {
-	case exponent == formBits:
+	switch exponent {
+	case formBits:
 		for i, v := range ints {
 			out[i] = math.Float64frombits(uint64(v))
 		}
-	case exponent == 0:
+	case 0:
 		for i, v := range ints {
 			out[i] = float64(v)
 		}

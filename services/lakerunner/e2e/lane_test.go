@@ -412,7 +412,9 @@ func (n *lane) orphans() error {
 	ctx := n.t.Context()
 	missing := map[string]bool{}
 	for _, q := range []index.Query{
-		{Signal: nouns.SignalLogs}, {Signal: nouns.SignalMetrics}, {Signal: nouns.SignalMetrics, Resolution: time.Minute},
+		{Signal: nouns.SignalLogs},
+		{Signal: nouns.SignalMetrics},
+		{Signal: nouns.SignalMetrics, Resolution: time.Minute},
 		{Signal: nouns.SignalMetrics, Resolution: 5 * time.Minute},
 	} {
 		q.Organization, q.Start, q.End = "default", n.base.Add(-400*24*time.Hour), n.base.Add(48*time.Hour)

@@ -70,7 +70,7 @@ func linesOf(v parser.Value) []prom.Line {
 func diffLines(want, got []prom.Line) string {
 	var out strings.Builder
 	for len(want) > 0 || len(got) > 0 {
-		order := 0
+		var order int
 		switch {
 		case len(want) == 0:
 			order = 1

@@ -249,8 +249,11 @@ func TestExposition(t *testing.T) {
 			),
 			families: map[string]decode.Family{},
 			rejects: []reject{
-				{decode.ReasonMalformed, "panic: runtime error"}, {decode.ReasonMalformed, `up{job="a"} 0x1p-2`}, {decode.ReasonMalformed, `up{job="a" 1`},
-				{decode.ReasonMalformed, `up{job="a"} 1 2 3`}, {decode.ReasonMalformed, "1up 3"},
+				{decode.ReasonMalformed, "panic: runtime error"},
+				{decode.ReasonMalformed, `up{job="a"} 0x1p-2`},
+				{decode.ReasonMalformed, `up{job="a" 1`},
+				{decode.ReasonMalformed, `up{job="a"} 1 2 3`},
+				{decode.ReasonMalformed, "1up 3"},
 			},
 		},
 	} {
@@ -319,7 +322,7 @@ func shortened(points []point) (samples []exposed) {
 
 func parsedExposition(t *testing.T, content []byte, open bool) (samples []exposed) {
 	t.Helper()
-	var p textparse.Parser = textparse.NewPromParser(content, labels.NewSymbolTable(), false)
+	p := textparse.NewPromParser(content, labels.NewSymbolTable(), false)
 	if open {
 		p = textparse.NewOpenMetricsParser(content, labels.NewSymbolTable())
 	}

@@ -279,7 +279,7 @@ func (w *metricWorld) level(p *metricPod, t *track) {
 
 // sample records one measurement of a histogram or summary.
 func (w *metricWorld) sample(t *track, at time.Time) {
-	v := 0.0
+	var v float64
 	switch t.metric.instrument {
 	case instrumentDeltaHistogram:
 		v = float64(1 + w.random.IntN(12))

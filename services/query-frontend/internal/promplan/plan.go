@@ -122,6 +122,7 @@ type Query struct {
 	// Times are the query's.
 	Times  Grid
 	Leaves []*Leaf
+	Joins  []*Join
 	// Samples are the selectors in no leaf, whose samples are read.
 	Samples []*parser.VectorSelector
 	// Span is which samples are needed at all; empty: none, as of 1+1.
@@ -182,6 +183,9 @@ func Plan(text string, parsed parser.Expr, o Options) (*Query, error) {
 		p.everySample(expr)
 	} else {
 		p.query.Expr = p.rewrite(expr, times, true)
+	}
+	if !o.DelayedNames {
+		p.query.Expr = p.join(p.query.Expr, times)
 	}
 	return p.query, nil
 }
@@ -288,7 +292,8 @@ func (p *planner) everySample(expr parser.Expr) {
 // absent makes a leaf of whether there is anything. The labels of its answer are those that the selector, if it is one, asks for.
 func (p *planner) absent(call *parser.Call, g Grid) (parser.Expr, bool) {
 	arg := unwrap(call.Args[0])
-	inner, selector := arg, (*parser.VectorSelector)(nil)
+	inner := arg
+	var selector *parser.VectorSelector
 	switch n := arg.(type) {
 	case *parser.VectorSelector:
 		selector = n

@@ -254,7 +254,8 @@ func hasEqual(places []place) bool {
 // distinct keeps of points of one time that of the lowest source, then of the lowest hash.
 func (c *collector) distinct(places []place, series *metricfile.Series) []place {
 	identity, kept := series.Identity(), places[:0]
-	for from, to := 0, 0; from < len(places); from = to {
+	var to int
+	for from := 0; from < len(places); from = to {
 		best := places[from]
 		for to = from + 1; to < len(places) && places[to].time == places[from].time; to++ {
 			if c.before(places[to], best, identity, series.Kind) {

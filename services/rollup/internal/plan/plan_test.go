@@ -18,7 +18,9 @@ import (
 
 func start() time.Time { return time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC) }
 
-func hour(n int) lake.Window { return lake.WindowOf(start().Add(time.Duration(n)*time.Hour), time.Hour) }
+func hour(n int) lake.Window {
+	return lake.WindowOf(start().Add(time.Duration(n)*time.Hour), time.Hour)
+}
 
 func day() lake.Window { return lake.WindowOf(start(), 24*time.Hour) }
 

@@ -251,8 +251,6 @@ func (f *fixture) hour(n int) lake.Window {
 	return lake.WindowOf(f.start.Add(time.Duration(n)*time.Hour), time.Hour)
 }
 
-func (f *fixture) day() lake.Window { return lake.WindowOf(f.start, 24*time.Hour) }
-
 // task is that of the rollup of an hour's window.
 func (f *fixture) task(signal lake.Signal, hour int, resolution time.Duration) lake.Task {
 	return plan.TaskOf(org, signal, lake.WindowOf(f.hour(hour).Start, config.RollupWindow(resolution)), resolution)

@@ -189,8 +189,12 @@ func (c *lines) read(l *local, chunks *segfile.Chunks, group int, sources bool) 
 		name   string
 		wanted bool
 	}{
-		{c.values.time, "time", true}, {c.values.stream, "stream", true}, {c.values.fingerprint, "fingerprint", true},
-		{c.values.level, "detected_level", true}, {c.values.body, "body", true}, {c.values.source, "source", sources},
+		{c.values.time, "time", true},
+		{c.values.stream, "stream", true},
+		{c.values.fingerprint, "fingerprint", true},
+		{c.values.level, "detected_level", true},
+		{c.values.body, "body", true},
+		{c.values.source, "source", sources},
 	} {
 		if !column.wanted {
 			continue

@@ -30,10 +30,9 @@ type cursor struct {
 	name   string
 	hash   uint64
 
-	points   metricfile.Points
-	buckets  metricfile.Rollup
-	hiding   []deletion // those that choose the series
-	complete bool       // points has every column
+	points  metricfile.Points
+	buckets metricfile.Rollup
+	hiding  []deletion // those that choose the series
 }
 
 // deletion is a delete of data that reaches rows of a segment.
