@@ -484,3 +484,20 @@ func TestI10ADifferenceOfPointsIsLoud(t *testing.T) {
 		})
 	}
 }
+
+func TestMetricsWithLittleMemoryAreMergedInParts(t *testing.T) {
+	t.Parallel()
+	f := newMetricFixture(t, func(c *work.Config) { c.Memory = 13 << 20 }) // for an output, and a few inputs
+	for i := range 24 {
+		f.ingest(f.scrapes(0, 5*i, 5, 2))
+	}
+	want := f.answered()
+	report := f.compact(f.hour(0))
+	f.wantPoints(want)
+	if n := len(f.segments()); len(report.Plan.Merges) != 1 || n < 2 || n > 8 {
+		t.Errorf("%d merges left %d segments", len(report.Plan.Merges), n)
+	}
+	f.compact(f.hour(0))
+	f.wantPoints(want)
+	f.wantShards(f.hour(0), 0)
+}

@@ -187,7 +187,40 @@ func (r *run) merge(ctx context.Context, m plan.Merge) error {
 		}
 		r.deps.Checkpoint("catalogue-read")
 	}
-	there, err := r.fetch(ctx, m.Inputs)
+	parts := r.affordable(m.Inputs)
+	for _, some := range parts {
+		if len(some) == 1 && len(parts) > 1 && !m.Reason.Must() {
+			r.deps.Counters.skip(m.Reason)
+			continue
+		}
+		if err := r.mergeSome(ctx, m, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// affordable cuts inputs whose sidecars are read before they are merged, so that those of one part take less than the merge's memory.
+func (r *run) affordable(inputs []lake.Segment) (parts [][]lake.Segment) {
+	if !r.merger.readsSidecars() {
+		return [][]lake.Segment{inputs}
+	}
+	const each, expansion = 1 << 20, 2
+	from, held := 0, int64(0)
+	for i := range inputs {
+		takes := each + expansion*inputs[i].SidecarBytes
+		if i > from && held+takes > r.config.Memory*3/4 {
+			parts = append(parts, inputs[from:i])
+			from, held = i, 0
+		}
+		held += takes
+	}
+	return append(parts, inputs[from:])
+}
+
+// mergeSome fetches and merges.
+func (r *run) mergeSome(ctx context.Context, m plan.Merge, segments []lake.Segment) error {
+	there, err := r.fetch(ctx, segments)
 	switch {
 	case errors.Is(err, fault.Exhausted):
 		r.deps.Counters.skip(m.Reason)
@@ -196,7 +229,7 @@ func (r *run) merge(ctx context.Context, m plan.Merge) error {
 		return err
 	}
 	defer r.scratch.clear()
-	if len(there) < len(m.Inputs) && (len(there) == 0 || len(there) == 1 && len(m.Inputs) > 1) {
+	if len(there) < len(segments) && (len(there) == 0 || len(there) == 1 && len(segments) > 1) {
 		return nil
 	}
 	r.deps.Checkpoint("fetched")
