@@ -57,24 +57,20 @@ func benchmarkStore(series, points int) *Store {
 }
 
 func BenchmarkStoreFloat(b *testing.B) {
+	const series = 10_000
 	st := NewStore()
-	var ids []SeriesID
-	for i := range 10_000 {
-		ids = append(ids, st.Series(&Series{Labels: labels.FromStrings("__name__", "m", "i", fmt.Sprint(i))}))
-	}
-	i := 0
+	i := series << 7
 	for b.Loop() {
-		if st.Len() == 1<<20 {
+		if i == series<<7 {
 			b.StopTimer()
-			for st.rows > 0 { // keeps series
-				st.spare, st.chunks, st.rows = append(st.spare, st.chunks...), st.chunks[:0], 0
-				for k := range st.spare {
-					st.spare[k] = st.spare[k][:0]
-				}
+			st.Reset()
+			for k := range series {
+				st.Series(float("m", "i", fmt.Sprint(k)))
 			}
+			i = 0
 			b.StartTimer()
 		}
-		st.Float(ids[i%len(ids)], Stamp{Time: int64(i / len(ids)), Start: 1, Source: 7}, float64(i))
+		st.Float(SeriesID(i%series), Stamp{Time: int64(i / series), Start: 1, Source: 7}, float64(i))
 		i++
 	}
 }

@@ -16,9 +16,9 @@ func (e *encoder) counts(counts []uint64, scratch []int64) []int64 {
 	return scratch
 }
 
-// buckets appends the buckets of classic histograms, a vector each. Where they add up to the counts, as they should, the longest vector is left out, as it
+// bucketCounts appends the buckets of classic histograms, a vector each. Where they add up to the counts, as they should, the longest vector is left out, as it
 // follows from counts and the others: 1 + its number stands before, or 0.
-func (e *encoder) buckets64(p *Points, scratch []int64) []int64 {
+func (e *encoder) bucketCounts(p *Points, scratch []int64) []int64 {
 	if !addUp(p) {
 		e.uint(0)
 		for _, bucket := range p.Buckets {
@@ -162,8 +162,8 @@ func (d *decoder) counts(dst *[]uint64, scratch []int64, n int) []int64 {
 	return scratch
 }
 
-// buckets64 is the inverse of encoder.buckets64.
-func (d *decoder) buckets64(p *Points, scratch []int64, n int) []int64 {
+// bucketCounts is the inverse of encoder.bucketCounts.
+func (d *decoder) bucketCounts(p *Points, scratch []int64, n int) []int64 {
 	missing := int(d.below(len(p.Buckets)+1)) - 1
 	for i := range p.Buckets {
 		if i != missing {

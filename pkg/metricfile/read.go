@@ -214,7 +214,7 @@ func (r *Reader) parts(at *row, p *Points) error {
 			return err
 		}
 		p.Buckets = tracks(p.Buckets, len(at.series.Bounds)+1, at.n)
-		r.ints = d.buckets64(p, r.ints, at.n)
+		r.ints = d.bucketCounts(p, r.ints, at.n)
 		return d.end()
 	}
 	p.Quantiles = tracks(p.Quantiles, len(at.series.Bounds), at.n)

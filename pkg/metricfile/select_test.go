@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -138,4 +139,32 @@ func TestLabelsOfACatalogueAreThoseOfItsRows(t *testing.T) {
 	if rows != w.Rows {
 		t.Errorf("families have %d points, want %d", rows, w.Rows)
 	}
+}
+
+// TestACatalogueIsAskedByManyAtOnce is of use with the race detector.
+func TestACatalogueIsAskedByManyAtOnce(t *testing.T) {
+	t.Parallel()
+	w, _ := someSegment(t, 7, testMeta())
+	c := w.catalogue
+	var want []string
+	for i := range c.Len() {
+		want = append(want, c.Series(i).Labels.String())
+	}
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			var p Points
+			r := w.open(t)
+			for i := range c.Len() {
+				if got := c.Series(i).Labels.String(); got != want[i] || c.Entry(i).Hash != c.Hash(i) {
+					t.Errorf("row %d is %s, want %s", i, got, want[i])
+				}
+				if err := r.Points(i, WantAll, &p); err != nil {
+					t.Error(err)
+				}
+			}
+			c.Select([]*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "pod", ".+")}, lake.Shard{})
+		})
+	}
+	group.Wait()
 }

@@ -5,8 +5,10 @@ package metricfile
 import (
 	"math"
 	"slices"
+	"strings"
 	"unsafe"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 
 	"github.com/lakerunner/lakerunner/pkg/lake"
@@ -27,9 +29,11 @@ type Store struct {
 	series []storedSeries
 	lookup map[uint64]SeriesID // by identity; collisions go on through storedSeries.next
 	names  map[string]uint32
-	chunks [][]storedPoint
-	spare  [][]storedPoint
-	rows   int
+	// families are those of series, of strings that nothing else keeps alive.
+	families map[Family]Family
+	chunks   [][]storedPoint
+	spare    [][]storedPoint
+	rows     int
 	// stamps are kept once, since points that were scraped together share theirs; recent are places in it.
 	stamps []Stamp
 	recent [recentStamps]uint32
@@ -67,7 +71,7 @@ const (
 
 // NewStore returns an empty store.
 func NewStore() *Store {
-	return &Store{lookup: map[uint64]SeriesID{}, names: map[string]uint32{}}
+	return &Store{lookup: map[uint64]SeriesID{}, names: map[string]uint32{}, families: map[Family]Family{}}
 }
 
 // Reset empties the store: series as well as points. It keeps memory for as many points.
@@ -75,6 +79,7 @@ func (st *Store) Reset() {
 	clear(st.series)
 	clear(st.lookup)
 	clear(st.names)
+	clear(st.families)
 	clear(st.histograms)
 	clear(st.exemplars)
 	for _, c := range st.chunks {
@@ -106,7 +111,9 @@ func (st *Store) Series(s *Series) SeriesID {
 	} else {
 		st.lookup[identity] = id
 	}
-	st.series = append(st.series, storedSeries{Series: *s.Clone(), hash: hash, identity: identity, name: st.name(s), next: id})
+	stored := storedSeries{Series: *s.Clone(), hash: hash, identity: identity, name: st.name(s), next: id}
+	stored.Family = st.family(s.Family)
+	st.series = append(st.series, stored)
 	st.bytes += int64(unsafe.Sizeof(storedSeries{})) + int64(s.Labels.ByteSize()) + int64(8*len(s.Bounds)) + 32
 	return id
 }
@@ -117,9 +124,18 @@ func (st *Store) name(s *Series) uint32 {
 	id, ok := st.names[name]
 	if !ok {
 		id = uint32(len(st.names))
-		st.names[name] = id
+		st.names[strings.Clone(name)] = id
 	}
 	return id
+}
+
+func (st *Store) family(f Family) Family {
+	own, ok := st.families[f]
+	if !ok {
+		own = Family{Type: model.MetricType(strings.Clone(string(f.Type))), Unit: strings.Clone(f.Unit), Help: strings.Clone(f.Help)}
+		st.families[own] = own
+	}
+	return own
 }
 
 // Float appends a point of a series of KindFloat and returns its row number.

@@ -247,7 +247,7 @@ func (w *Writer) pointColumns(s *Series, p *Points, r *rowEntry) {
 	switch s.Kind {
 	case KindClassic:
 		w.own(r, ownCounts, func(e *encoder) { w.scratch = e.counts(p.Counts, w.scratch) })
-		w.own(r, ownBuckets, func(e *encoder) { w.scratch = e.buckets64(p, w.scratch) })
+		w.own(r, ownBuckets, func(e *encoder) { w.scratch = e.bucketCounts(p, w.scratch) })
 	case KindSummary:
 		w.own(r, ownCounts, func(e *encoder) { w.scratch = e.counts(p.Counts, w.scratch) })
 		if len(p.Quantiles) > 0 {
