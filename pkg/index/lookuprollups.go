@@ -25,7 +25,7 @@ func (x *Index) lookupRollups(ctx context.Context, query Query) (Answer, error) 
 		FirstWindow:        first,
 		EndWindow:          last,
 		StartTime:          nanoseconds(query.Start),
-		EndTime:            nanoseconds(query.End),
+		EndTime:            nanoseconds(query.End.Add(query.Resolution)), // a segment's times are the ends of its buckets
 		StartTimeOfWindows: nanoseconds(first),
 		EndTimeOfWindows:   nanoseconds(last),
 		MaxSegments:        MaxLookupSegments + 1,

@@ -354,6 +354,12 @@ func TestRule19OnlyCurrentRollupsAnswer(t *testing.T) {
 		part, err := l.Lookup(t.Context(), index.Query{
 			Organization: acme, Signal: lake.SignalLogs, Resolution: time.Minute, Start: hourAt(1).Start.Add(time.Second), End: hourAt(2).Start.Add(time.Second),
 		})
+		l.exec("UPDATE segments SET first_time = last_time WHERE signal > 10 AND window_start = $1", hourAt(1).Start) // the end of its only bucket
+		if before, err := l.Lookup(t.Context(), index.Query{
+			Organization: acme, Signal: lake.SignalLogs, Resolution: time.Minute, Start: hourAt(1).Start, End: hourAt(1).Start.Add(time.Second),
+		}); err != nil || len(before.Segments) != 1 {
+			t.Errorf("of a part of the bucket: %+v (%v)", before, err)
+		}
 		if err != nil || len(part.Segments) != 1 || !cmp.Equal(part.Uncovered, []lake.Window{hourAt(2)}) || part.At.IsZero() {
 			t.Errorf("of a part: %+v (%v)", part, err)
 		}
@@ -555,12 +561,16 @@ func TestRule21DeletesReachRollups(t *testing.T) {
 		d := l.createDelete(deletion(`{a="b"}`)) // of the first hour
 		l.wantRollups(time.Minute, 1, 0)
 		l.wantRollupDebt([]lake.Window{hourAt(0)}, []lake.Window{day})
+		l.exec("UPDATE segments SET first_time = last_time WHERE signal > 10") // the end of its only bucket
+		late := deletion(`{a="b"}`)
+		late.End = hour.Start.Add(time.Second)
+		d = l.createDelete(late)
 		under, err := l.SegmentsUnderDelete(t.Context(), d.ID, 0, 0)
 		if err != nil || len(under) != 2 || under[1].Resolution != time.Minute {
 			t.Errorf("under the delete: %+v (%v)", under, err)
 		}
 		state := l.rollupWindow(hourAt(0))
-		if len(state.Deletes) != 1 || state.Latest != d.ID || state.Rollups[0].Current {
+		if len(state.Deletes) != 2 || state.Latest != d.ID || state.Rollups[0].Current {
 			t.Errorf("state %+v", state)
 		}
 		l.rollOrFail(hourAt(0), time.Minute)

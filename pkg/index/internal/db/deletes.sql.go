@@ -82,10 +82,11 @@ WHERE organization = $1
   AND signal = ANY ($2::smallint[])
   AND window_start >= $3
   AND window_start < $4
-  AND last_time >= $5::bigint
-  AND first_time < $6::bigint
+  AND (last_time >= $5::bigint AND first_time < $6::bigint
+       -- The times of rollups are those of buckets.
+       OR resolution > 0 AND window_start + interval '1 microsecond' * (window_length / 1000) > $7::timestamptz)
   AND removed_at IS NULL
-  AND applied_delete < $7::bigint
+  AND applied_delete < $8::bigint
 `
 
 type CountSegmentsUnderDeleteParams struct {
@@ -95,6 +96,7 @@ type CountSegmentsUnderDeleteParams struct {
 	EndWindow    time.Time
 	StartTime    int64
 	EndTime      int64
+	StartWindow  time.Time
 	ID           int64
 }
 
@@ -112,6 +114,7 @@ func (q *Queries) CountSegmentsUnderDelete(ctx context.Context, arg CountSegment
 		arg.EndWindow,
 		arg.StartTime,
 		arg.EndTime,
+		arg.StartWindow,
 		arg.ID,
 	)
 	var i CountSegmentsUnderDeleteRow
@@ -691,13 +694,14 @@ WHERE organization = $1
   AND signal = ANY ($2::smallint[])
   AND window_start >= $3
   AND window_start < $4
-  AND last_time >= $5::bigint
-  AND first_time < $6::bigint
+  AND (last_time >= $5::bigint AND first_time < $6::bigint
+       -- The times of rollups are those of buckets.
+       OR resolution > 0 AND window_start + interval '1 microsecond' * (window_length / 1000) > $7::timestamptz)
   AND removed_at IS NULL
-  AND applied_delete < $7::bigint
-  AND id > $8
+  AND applied_delete < $8::bigint
+  AND id > $9
 ORDER BY id
-LIMIT $9
+LIMIT $10
 `
 
 type SegmentsUnderDeleteParams struct {
@@ -707,6 +711,7 @@ type SegmentsUnderDeleteParams struct {
 	EndWindow    time.Time
 	StartTime    int64
 	EndTime      int64
+	StartWindow  time.Time
 	ID           int64
 	After        int64
 	PageSize     int32
@@ -725,6 +730,7 @@ func (q *Queries) SegmentsUnderDelete(ctx context.Context, arg SegmentsUnderDele
 		arg.EndWindow,
 		arg.StartTime,
 		arg.EndTime,
+		arg.StartWindow,
 		arg.ID,
 		arg.After,
 		arg.PageSize,

@@ -96,8 +96,9 @@ WHERE organization = @organization
   AND signal = ANY (@places::smallint[])
   AND window_start >= @first_window
   AND window_start < @end_window
-  AND last_time >= @start_time::bigint
-  AND first_time < @end_time::bigint
+  AND (last_time >= @start_time::bigint AND first_time < @end_time::bigint
+       -- The times of rollups are those of buckets.
+       OR resolution > 0 AND window_start + interval '1 microsecond' * (window_length / 1000) > @start_window::timestamptz)
   AND removed_at IS NULL
   AND applied_delete < @id::bigint
   AND id > @after
@@ -113,8 +114,9 @@ WHERE organization = @organization
   AND signal = ANY (@places::smallint[])
   AND window_start >= @first_window
   AND window_start < @end_window
-  AND last_time >= @start_time::bigint
-  AND first_time < @end_time::bigint
+  AND (last_time >= @start_time::bigint AND first_time < @end_time::bigint
+       -- The times of rollups are those of buckets.
+       OR resolution > 0 AND window_start + interval '1 microsecond' * (window_length / 1000) > @start_window::timestamptz)
   AND removed_at IS NULL
   AND applied_delete < @id::bigint;
 

@@ -239,8 +239,8 @@ FROM segments s
 JOIN deletes d
   ON d.organization = s.organization
  AND d.id > s.applied_delete
- AND d.start_time <= s.last_time
- AND d.end_time > s.first_time
+ AND d.start_time < (extract(epoch FROM s.window_start) * 1000000000)::bigint + s.window_length
+ AND d.end_time > (extract(epoch FROM s.window_start) * 1000000000)::bigint
 WHERE s.id = ANY (@ids::bigint[])
   AND s.signal = ANY (@places::smallint[])
   AND s.window_start >= @first_window::timestamptz
