@@ -121,7 +121,7 @@ func unescapeLabel(b []byte) string {
 // Decode reads line after line.
 func (Exposition) Decode(r *Reader, o Options, to Sinks) error {
 	d := &expositionDecoder{
-		w: newWindow(r, o.Scratch.take()), to: to.Metrics, limit: o.MaxLineBytes, objectTime: o.ObjectTime.UnixNano(), families: map[string]Family{},
+		w: newWindow(r, o.Scratch.take()), to: to.Metrics, limit: o.MaxLineBytes, objectTime: o.ObjectTime.UnixNano(),
 	}
 	defer func() { o.Scratch.give(d.w.buf) }()
 	d.w.skipBOM()
@@ -155,8 +155,9 @@ type expositionDecoder struct {
 	sample     sampleLine
 	point      Point
 	metric     Metric
-	// families are what comments said so far.
-	families map[string]Family
+	// family is what comments said of the metric of that name, which stand together.
+	named  string
+	family Family
 }
 
 // announce begins points after a comment said their type.
@@ -200,7 +201,10 @@ func (d *expositionDecoder) comment(b []byte) {
 		return
 	}
 	said := strings.TrimLeft(text(b), " \t")
-	f := d.families[name]
+	if name != d.named {
+		d.named, d.family = strings.Clone(name), Family{}
+	}
+	f := &d.family
 	switch word {
 	case "HELP":
 		f.Help = strings.Clone(unescapeLabel([]byte(said)))
@@ -210,14 +214,8 @@ func (d *expositionDecoder) comment(b []byte) {
 		f.Type = typeNamed(strings.TrimSpace(said))
 		d.announce(f.Type)
 	}
-	if len(d.families) < maxExposed || d.families[name] != (Family{}) {
-		d.families[strings.Clone(name)] = f
-	}
-	d.to.Family(name, f)
+	d.to.Family(name, *f)
 }
-
-// maxExposed bounds what is remembered of families.
-const maxExposed = 100_000
 
 func typeNamed(s string) model.MetricType {
 	switch t := model.MetricType(s); t {

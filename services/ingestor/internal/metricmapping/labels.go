@@ -43,7 +43,7 @@ func (m *Mapper) nameMetric(d *metric) {
 		d.reason = ReasonTemporality
 	}
 	d.prom = name
-	d.family = metricfile.Family{Type: familyType(d), Unit: m.units.Build(m.repair(d.unit)), Help: m.repair(d.description)}
+	d.family = metricfile.Family{Type: familyType(d), Unit: m.said(m.units.Build(m.repair(d.unit))), Help: m.said(d.description)}
 }
 
 func translatorType(d *metric) otlptranslator.MetricType {

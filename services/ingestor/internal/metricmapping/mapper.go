@@ -336,17 +336,30 @@ func (m *Mapper) metricOf(o *origin, key metricKey) *metric {
 	return made
 }
 
-// maxFamilies bounds what is remembered of families.
-const maxFamilies = 100_000
+// maxFamilies bounds what is remembered of families, maxSaid how long a name, unit or description is.
+const (
+	maxFamilies = 20_000
+	maxSaid     = 1 << 10
+)
 
 // Family remembers what is known of a metric of Prometheus'.
 func (m *Mapper) Family(name string, f decode.Family) {
-	if known, ok := m.families[name]; ok && known == f || !ok && len(m.families) >= maxFamilies {
+	known, ok := m.families[name]
+	if ok && known == f || !ok && len(m.families) >= maxFamilies || len(name) > maxSaid {
 		return
 	}
-	m.families[m.repair(strings.Clone(name))] = decode.Family{
-		Type: f.Type, Unit: m.repair(strings.Clone(f.Unit)), Help: m.repair(strings.Clone(f.Help)),
+	m.families[m.repair(strings.Clone(name))] = decode.Family{Type: f.Type, Unit: m.said(f.Unit), Help: m.said(f.Help)}
+}
+
+// said copies what describes a metric, and cuts it where it is too long.
+func (m *Mapper) said(s string) string {
+	if len(s) > maxSaid {
+		s = s[:maxSaid]
+		for len(s) > maxSaid-utf8.UTFMax && !utf8.ValidString(s) {
+			s = s[:len(s)-1]
+		}
 	}
+	return m.repair(strings.Clone(s))
 }
 
 // familyOf finds what is known of a series' metric: by its own name, else by that of the family that it belongs to.

@@ -88,7 +88,7 @@ func expected(t *testing.T, contents ...[]byte) []metrictest.Sample {
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	first, second := otlpMetrics(t, 100, 60, benchTime()), otlpMetrics(t, 60, 40, benchTime().Add(29*time.Minute+40*time.Second))
-	for _, memory := range []int64{0, 300 << 10, 1} {
+	for _, memory := range []int64{0, 300 << 10, 60 << 10} {
 		t.Run(fmt.Sprintf("of objects become segments of one hour, with %d bytes of memory", memory), func(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t, func(c *pipeline.Config, _ *pipeline.Deps) { c.Memory = memory })
