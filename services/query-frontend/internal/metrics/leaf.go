@@ -30,8 +30,8 @@ const (
 // errUnmerged says that values of shards do not merge to the value of all.
 var errUnmerged = errors.New("values of shards do not merge")
 
-// leaf evaluates a leaf at the times at which it is asked. Series are sorted by labels, with a sample at each time that has a value.
-func (s *Session) leaf(ctx context.Context, leaf *promplan.Leaf) ([]prom.Series, error) {
+// evaluateLeaf evaluates a leaf at the times at which it is asked. Series are sorted by labels, with a sample at each time that has a value.
+func (s *Session) evaluateLeaf(ctx context.Context, leaf *promplan.Leaf) ([]prom.Series, error) {
 	inexact := map[time.Duration]bool{}
 	for {
 		choices, err := s.choose(leaf, inexact)

@@ -31,6 +31,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/prom"
 	workerv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/worker/v1"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/fan"
+	"github.com/lakerunner/lakerunner/services/query-frontend/internal/promplan"
 )
 
 // Level is what a lookup found of one resolution.
@@ -72,6 +73,8 @@ type Session struct {
 	Gone time.Time
 
 	mu         sync.Mutex
+	answers    map[*promplan.Leaf]*answered
+	annotated  annotations.Annotations
 	remarks    []prom.Annotation
 	counted    Counts
 	resolution time.Duration
@@ -95,6 +98,44 @@ type Result struct {
 	// Resolution is the coarsest that was used, and Bound how far off the answer may be because of it.
 	Resolution time.Duration
 	Bound      float64
+}
+
+// answered is a leaf that was asked for.
+type answered struct {
+	done   chan struct{}
+	series []prom.Series
+	err    error
+}
+
+// leaf evaluates a leaf, once. What it returns is not to be changed.
+func (s *Session) leaf(ctx context.Context, leaf *promplan.Leaf) ([]prom.Series, error) {
+	s.mu.Lock()
+	asked, known := s.answers[leaf]
+	if !known {
+		if s.answers == nil {
+			s.answers = map[*promplan.Leaf]*answered{}
+		}
+		asked = &answered{done: make(chan struct{})}
+		s.answers[leaf] = asked
+	}
+	s.mu.Unlock()
+	if !known {
+		asked.series, asked.err = s.evaluateLeaf(ctx, leaf)
+		close(asked.done)
+	}
+	select {
+	case <-asked.done:
+		return asked.series, asked.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// remarked keeps what the engine said about a part.
+func (s *Session) remarked(a annotations.Annotations) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.annotated.Merge(a)
 }
 
 // ended takes in what a worker says at the end of its answer. Place puts remarks where they belong in the query.

@@ -34,6 +34,7 @@ func (s *Session) Evaluate(ctx context.Context, r Request) (Result, error) {
 	if n := seriesIn(result.Value); s.Limits.Series > 0 && n > s.Limits.Series {
 		return Result{}, fault.New(fault.Exhausted, "the query returns %d series, and at most %d may be (limit max_query_series); aggregate, or narrow the selector", n, s.Limits.Series)
 	}
+	result.Annotations.Merge(s.annotated)
 	prom.Annotate(&result.Annotations, s.remarks, 0)
 	result.Counts = s.counted
 	result.Resolution, result.Bound = s.resolution, s.bound
@@ -56,7 +57,14 @@ func (s *Session) evaluate(ctx context.Context, r Request) (Result, error) {
 		if err != nil {
 			return Result{}, s.failed(err)
 		}
-		return Result{Value: valueOf(leaf, series, r.Step == 0)}, nil
+		return Result{Value: valueOf(leaf.Times, leaf.Constant, series, r.Step == 0)}, nil
+	}
+	if join, ok := r.Query.RootJoin(); ok {
+		series, err := s.join(ctx, r.Query, join)
+		if err != nil {
+			return Result{}, s.failed(err)
+		}
+		return Result{Value: valueOf(join.Times, false, series, r.Step == 0)}, nil
 	}
 	r.Expr, r.MaxSamples, r.Lookback = r.Query.Expr, s.samples(), s.Lookback
 	got, err := s.Engine.Evaluate(ctx, source{s, r.Query}, r.Request)
@@ -69,11 +77,11 @@ func (s *Session) evaluate(ctx context.Context, r Request) (Result, error) {
 	return Result{Value: got.Value, Annotations: got.Annotations}, nil
 }
 
-// valueOf is the answer of a query that is one leaf.
-func valueOf(leaf *promplan.Leaf, series []prom.Series, instant bool) parser.Value {
+// valueOf is the answer of a query that is one leaf, or join. Of a constant one each series has its first value at all times.
+func valueOf(times promplan.Grid, constant bool, series []prom.Series, instant bool) parser.Value {
 	matrix := make(prom.Matrix, 0, len(series))
 	for i := range series {
-		matrix = append(matrix, lineOf(leaf, &series[i]))
+		matrix = append(matrix, lineOf(times, constant, &series[i]))
 	}
 	if !instant {
 		return matrix
@@ -90,12 +98,12 @@ func valueOf(leaf *promplan.Leaf, series []prom.Series, instant bool) parser.Val
 	return vector
 }
 
-// lineOf is a series at the leaf's times.
-func lineOf(leaf *promplan.Leaf, s *prom.Series) prom.Line {
+// lineOf is a series at its times.
+func lineOf(times promplan.Grid, constant bool, s *prom.Series) prom.Line {
 	line := prom.Line{Metric: s.Labels}
-	if leaf.Constant {
-		for i := range leaf.Times.Len() {
-			t := leaf.Times.At(i)
+	if constant {
+		for i := range times.Len() {
+			t := times.At(i)
 			if len(s.Values) > 0 {
 				line.Floats = append(line.Floats, prom.FPoint{T: t, F: s.Values[0]})
 			} else if len(s.Histograms) > 0 {
@@ -124,35 +132,43 @@ type source struct {
 
 // Select implements prom.Source.
 func (s source) Select(ctx context.Context, selection prom.Selection) ([]prom.Series, error) {
-	leaf, ok := s.query.LeafOf(selection.Matchers)
-	if !ok {
-		series, err := s.session.Select(ctx, selection.Matchers, promplan.Span{Start: selection.Start, End: selection.End})
-		return series, s.session.failed(err)
+	if join, ok := s.query.JoinOf(selection.Matchers); ok {
+		series, err := s.session.join(ctx, s.query, join)
+		return synthetics(join.Times, false, series), s.session.failed(err)
 	}
-	series, err := s.session.leaf(ctx, leaf)
-	if err != nil {
-		return nil, s.session.failed(err)
+	if leaf, ok := s.query.LeafOf(selection.Matchers); ok {
+		series, err := s.session.leaf(ctx, leaf)
+		return synthetics(leaf.Times, leaf.Constant, series), s.session.failed(err)
 	}
-	for i := range series {
-		series[i] = synthetic(leaf, &series[i])
-	}
-	return series, nil
+	series, err := s.session.Select(ctx, selection.Matchers, promplan.Span{Start: selection.Start, End: selection.End})
+	return series, s.session.failed(err)
 }
 
-// synthetic is a series as the engine has to find it: with the leaf's value at each time that has one, and a stale marker at the first that has none, so that looking
+func synthetics(times promplan.Grid, constant bool, series []prom.Series) []prom.Series {
+	out := make([]prom.Series, len(series))
+	for i := range series {
+		out[i] = synthetic(times, constant, &series[i])
+	}
+	return out
+}
+
+// synthetic is a series as the engine has to find it: with its value at each time that has one, and a stale marker at the first that has none, so that looking
 // back finds nothing.
-func synthetic(leaf *promplan.Leaf, s *prom.Series) prom.Series {
-	line := lineOf(leaf, s)
+func synthetic(times promplan.Grid, constant bool, s *prom.Series) prom.Series {
+	if !constant && len(s.Times) == times.Len() && len(s.Histograms) == 0 {
+		return *s
+	}
+	line := lineOf(times, constant, s)
 	out := prom.Series{Labels: s.Labels}
 	f, h, present := 0, 0, false
-	for i := range leaf.Times.Len() {
-		t := leaf.Times.At(i)
+	for i := range times.Len() {
+		t := times.At(i)
 		switch {
 		case f < len(line.Floats) && line.Floats[f].T == t:
 			out.Times, out.Values = append(out.Times, t), append(out.Values, line.Floats[f].F)
 			f++
 		case h < len(line.Histograms) && line.Histograms[h].T == t:
-			appendHistogram(&out, leaf, t, line.Histograms[h].H)
+			appendHistogram(&out, times, t, line.Histograms[h].H)
 			h++
 		case present:
 			out.Times, out.Values = append(out.Times, t), append(out.Values, math.Float64frombits(value.StaleNaN))
@@ -168,8 +184,8 @@ func synthetic(leaf *promplan.Leaf, s *prom.Series) prom.Series {
 
 // appendHistogram keeps a reset hint that is not known as it is: the engine's storage would derive it from the histogram before, unless there is something between them.
 // Nobody looks between two times.
-func appendHistogram(to *prom.Series, leaf *promplan.Leaf, t int64, h *histogram.FloatHistogram) {
-	if h.CounterResetHint == histogram.UnknownCounterReset && len(to.Histograms) > 0 && leaf.Times.Step > 1 {
+func appendHistogram(to *prom.Series, times promplan.Grid, t int64, h *histogram.FloatHistogram) {
+	if h.CounterResetHint == histogram.UnknownCounterReset && len(to.Histograms) > 0 && times.Step > 1 {
 		to.Times, to.Values = append(to.Times, t-1), append(to.Values, math.Float64frombits(value.StaleNaN))
 	}
 	to.HistogramTimes, to.Histograms = append(to.HistogramTimes, t), append(to.Histograms, h)

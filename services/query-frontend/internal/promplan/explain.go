@@ -23,6 +23,11 @@ func (q *Query) describe(out *strings.Builder, expr parser.Expr, indent string) 
 			q.describeLeaf(out, leaf, indent)
 			return
 		}
+		if join, ok := q.JoinOf(selector.LabelMatchers); ok {
+			fmt.Fprintf(out, "%sseries by series:\n", indent)
+			q.describe(out, join.Expr, indent+"  ")
+			return
+		}
 		fmt.Fprintf(out, "%ssamples of %s\n", indent, selector)
 		return
 	}
