@@ -138,7 +138,8 @@ func BenchmarkCatalogue(b *testing.B) {
 	})
 	b.Run("select by two labels", func(b *testing.B) {
 		matchers := []*labels.Matcher{
-			labels.MustNewMatcher(labels.MatchRegexp, "__name__", "some_service_metric_.*"), labels.MustNewMatcher(labels.MatchEqual, "k8s_label_number_3", "value-of-it-3-7"),
+			labels.MustNewMatcher(labels.MatchRegexp, "__name__", "some_service_metric_.*"),
+			labels.MustNewMatcher(labels.MatchEqual, "k8s_label_number_3", "value-of-it-3-7"),
 		}
 		for b.Loop() {
 			c.Select(matchers, lake.Shard{})

@@ -120,7 +120,8 @@ func fixturePlots() []*plot {
 	}
 	series := func(name string, kind Kind, family model.MetricType) Series {
 		return Series{
-			Labels: labels.FromStrings("Zone", "a", "__name__", name, "pod", "pod-1", "ünï cödé", "🦊"), Kind: kind, Family: Family{Type: family, Unit: "s", Help: "What it is."},
+			Labels: labels.FromStrings("Zone", "a", "__name__", name, "pod", "pod-1", "ünï cödé", "🦊"), Kind: kind,
+			Family: Family{Type: family, Unit: "s", Help: "What it is."},
 		}
 	}
 	points := func() Points { return Points{Times: times, Starts: starts, Sources: sources} }

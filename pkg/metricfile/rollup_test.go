@@ -153,7 +153,9 @@ func checkPartOfRollup(t *testing.T, r *Reader, ordinal int, column RollupColumn
 			Min: only(WantMin, k.Min), Max: only(WantMax, k.Max),
 		})
 	}
-	for c, values := range map[RollupColumns]*[]*histogram.FloatHistogram{WantFirst: &want.First, WantLast: &want.Last, WantIncrease: &want.Increase, WantSum: &want.Sum} {
+	for c, values := range map[RollupColumns]*[]*histogram.FloatHistogram{
+		WantFirst: &want.First, WantLast: &want.Last, WantIncrease: &want.Increase, WantSum: &want.Sum,
+	} {
 		if column != c {
 			*values = nil
 		}
