@@ -16,6 +16,7 @@ import (
 
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/lakeproto"
 	compactorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/compactor/v1"
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/stack"
 )
@@ -89,7 +90,7 @@ func (w workplace) awaitCompacted(ctx context.Context, address string) error {
 	asked := metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+w.APIKey)
 	return poll(ctx, func() (bool, error) {
 		plan, err := service.PlanCompaction(asked, &compactorv1.PlanCompactionRequest{
-			Organization: organization, Start: timestamppb.New(start), End: timestamppb.New(end),
+			Organization: organization, Signal: lakeproto.SignalProto(w.Signal), Start: timestamppb.New(start), End: timestamppb.New(end),
 		})
 		if err != nil {
 			return false, err

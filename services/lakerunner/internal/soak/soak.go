@@ -120,16 +120,17 @@ func hurry(s *stack.ServiceSettings) {
 
 // soak runs load, queries and samples side by side.
 func (s *soak) soak(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.For)
+	group, ctx := errgroup.WithContext(ctx)
+	// What is under way at the end runs out in peace: a query cut short then would look like one that failed.
+	over, cancel := context.WithTimeout(ctx, s.For)
 	defer cancel()
 	samples := &series{}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return every(ctx, time.Second, s.put) })
-	group.Go(func() error { return every(ctx, 500*time.Millisecond, s.askLines) })
-	group.Go(func() error { return every(ctx, 2*time.Second, s.askCounts) })
+	group.Go(func() error { return every(ctx, over.Done(), time.Second, s.put) })
+	group.Go(func() error { return every(ctx, over.Done(), 500*time.Millisecond, s.askLines) })
+	group.Go(func() error { return every(ctx, over.Done(), 2*time.Second, s.askCounts) })
 	group.Go(func() error {
 		samples.header(s.Out)
-		return every(ctx, s.Every, func(ctx context.Context, n int) error {
+		return every(ctx, over.Done(), s.Every, func(ctx context.Context, n int) error {
 			sampled, err := s.sample(ctx, time.Duration(n+1)*s.Every)
 			if err != nil {
 				return err
@@ -144,13 +145,13 @@ func (s *soak) soak(ctx context.Context) error {
 	return samples.verdict(s.Out)
 }
 
-// every calls f at an interval until ctx ends; that is no error.
-func every(ctx context.Context, interval time.Duration, f func(ctx context.Context, n int) error) error {
+// every calls f at an interval until it is over, or ctx ends; that is no error.
+func every(ctx context.Context, over <-chan struct{}, interval time.Duration, f func(ctx context.Context, n int) error) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for n := 0; ; n++ {
 		select {
-		case <-ctx.Done():
+		case <-over:
 			return nil
 		case <-ticker.C:
 		}
