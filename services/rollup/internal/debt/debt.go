@@ -55,8 +55,8 @@ type Tier struct {
 	Lag time.Duration
 }
 
-// Of is the debt of an organization's tiers, with up to limit windows of each.
-func Of(ctx context.Context, x Index, o *config.Organization, limit int) ([]Tier, error) {
+// Of is the debt of an organization's tiers, with up to limit windows of each, of those that ended within a time. Zero: of all.
+func Of(ctx context.Context, x Index, o *config.Organization, within time.Duration, limit int) ([]Tier, error) {
 	now, err := x.Now(ctx)
 	if err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func Of(ctx context.Context, x Index, o *config.Organization, limit int) ([]Tier
 		policies := o.RollupsOf(signal)
 		query := index.RollupQuery{Organization: o.ID, Signal: signal, Limit: limit}
 		for _, p := range policies {
-			query.Tiers = append(query.Tiers, tier(o, p, now))
+			query.Tiers = append(query.Tiers, tier(o, p, now, within))
 		}
 		debts, err := x.RollupDebt(ctx, query)
 		if err != nil {
@@ -84,10 +84,13 @@ func Of(ctx context.Context, x Index, o *config.Organization, limit int) ([]Tier
 }
 
 // tier bounds the windows of a tier: those that are due, and whose rollup would not be beyond its own retention at once.
-func tier(o *config.Organization, p config.RollupPolicy, now time.Time) index.RollupTier {
+func tier(o *config.Organization, p config.RollupPolicy, now time.Time, within time.Duration) index.RollupTier {
 	t := index.RollupTier{Resolution: p.Resolution, Length: config.RollupWindow(p.Resolution), Until: now.Add(-p.After)}
 	if keep := o.TierRetention(p.Signal, p.Resolution); keep > 0 {
 		t.From = now.Add(-keep)
+	}
+	if recent := now.Add(-within - t.Length - p.After); within > 0 && recent.After(t.From) {
+		t.From = recent
 	}
 	return t
 }

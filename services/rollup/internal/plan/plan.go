@@ -14,7 +14,6 @@
 package plan
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -77,7 +76,7 @@ type Plan struct {
 	Remove []lake.Segment
 	// MaySkip says that there need be no such tier where the rows are no finer than it.
 	MaySkip bool
-	// Next are the coarser rollups to be looked at afterwards.
+	// Next is the coarser rollup to be looked at afterwards, if there is one.
 	Next []lake.Task
 }
 
@@ -298,16 +297,16 @@ func (m *maker) sources() []Source {
 	return out
 }
 
-// next asks for the rollups that have this one as a source, when they are due.
+// next asks for the coarser rollup that this one is a source of, when that is due; it asks for the one after.
 func (m *maker) next() []lake.Task {
-	var out []lake.Task
-	for _, tier := range m.Coarser {
-		window := lake.WindowOf(m.window().Start, max(config.RollupWindow(tier.Resolution), m.window().Length))
-		task := TaskOf("", m.Version.Signal, window, tier.Resolution)
-		task.Delay = max(window.End().Add(tier.After).Sub(m.At), m.Settle)
-		out = append(out, task)
+	if len(m.Coarser) == 0 {
+		return nil
 	}
-	return out
+	tier := m.Coarser[0]
+	window := lake.WindowOf(m.window().Start, max(config.RollupWindow(tier.Resolution), m.window().Length))
+	task := TaskOf("", m.Version.Signal, window, tier.Resolution)
+	task.Delay = max(window.End().Add(tier.After).Sub(m.At), m.Settle)
+	return []lake.Task{task}
 }
 
 // TaskOf is the task of a rollup.
@@ -329,6 +328,3 @@ func Shards(sources []Source, bytes, target int64) uint32 {
 	}
 	return count
 }
-
-// Finest orders policies as windows are rolled up: the finest first.
-func Finest(a, b config.RollupPolicy) int { return cmp.Compare(a.Resolution, b.Resolution) }

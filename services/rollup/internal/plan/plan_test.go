@@ -175,7 +175,7 @@ func TestPlans(t *testing.T) {
 	}
 }
 
-func TestCoarserRollupsFollow(t *testing.T) {
+func TestTheNextCoarserRollupFollows(t *testing.T) {
 	t.Parallel()
 	s, p := state(time.Minute, 3), policy(time.Minute)
 	s.Version.Window = hour(3)
@@ -184,7 +184,6 @@ func TestCoarserRollupsFollow(t *testing.T) {
 	got := Make(s, p).Next
 	want := []lake.Task{
 		{Kind: lake.TaskRollup, Signal: lake.SignalMetrics, Window: day(), Tier: 300, Delay: 19 * time.Hour},
-		{Kind: lake.TaskRollup, Signal: lake.SignalMetrics, Window: day(), Tier: 3600, Delay: 20 * time.Hour},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -29,7 +29,7 @@ type Scanner struct {
 	Index  Index
 	Config config.Source
 	Log    *slog.Logger
-	// Lag, if not nil, is told after each look how far tiers are behind.
+	// Lag, if not nil, is told after each look at all windows how far tiers are behind.
 	Lag func(context.Context, []debt.Tier)
 	// Every is how long it waits between two looks.
 	Every time.Duration
@@ -39,6 +39,13 @@ type Scanner struct {
 	looks int
 	seen  map[place]sighting
 }
+
+// Most looks are at windows that ended lately, since a look at years costs a read of all of them. Whatever changes older ones asks for their rollups itself,
+// but for deletes and new tiers: every so many looks are at all.
+const (
+	lately = 72 * time.Hour
+	whole  = 15
+)
 
 type place struct {
 	organization lake.Organization
@@ -76,14 +83,17 @@ func (s *Scanner) Look(ctx context.Context) error {
 	if page <= 0 {
 		page = 500
 	}
-	present := map[place]sighting{}
+	present, within := map[place]sighting{}, time.Duration(0)
+	if s.looks%whole != 0 {
+		within = lately
+	}
 	organizations, err := debt.Organizations(ctx, s.Index, s.Config.Current(), "")
 	if err != nil {
 		return fmt.Errorf("organizations: %w", err)
 	}
 	var all []debt.Tier
 	for _, o := range organizations {
-		tiers, err := debt.Of(ctx, s.Index, o, page)
+		tiers, err := debt.Of(ctx, s.Index, o, within, page)
 		if err != nil {
 			return fmt.Errorf("windows of %s: %w", o.ID, err)
 		}
@@ -94,8 +104,15 @@ func (s *Scanner) Look(ctx context.Context) error {
 			}
 		}
 	}
-	if s.Lag != nil {
+	if within == 0 && s.Lag != nil {
 		s.Lag(ctx, all)
+	}
+	if within > 0 { // older ones were not looked for
+		for at, seen := range s.seen {
+			if _, there := present[at]; !there {
+				present[at] = seen
+			}
+		}
 	}
 	s.seen = present
 	s.looks++

@@ -209,7 +209,7 @@ func (s *Server) GetRollupStatus(ctx context.Context, request *rollupv1.GetRollu
 		return nil, err
 	}
 	for _, o := range organizations {
-		owed, err := debt.Of(ctx, s.deps.Index, o, 1)
+		owed, err := debt.Of(ctx, s.deps.Index, o, 0, 1)
 		if err != nil {
 			return nil, err
 		}
