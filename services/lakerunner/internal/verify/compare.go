@@ -7,14 +7,49 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/metricfile"
 	"github.com/lakerunner/lakerunner/pkg/segfile"
 )
 
-// compare lists where a segment and its row in the index differ.
-func compare(s lake.Segment, r segfile.Report) []string {
+// report is what a file says: its footer and its rows, in the terms of the index.
+type report struct {
+	lake.Segment
+	problems []string // contradictions within the file
+}
+
+func logReport(r segfile.Report) report {
 	c := r.Catalogue
+	return report{problems: r.Problems, Segment: lake.Segment{
+		Organization: c.Organization, Signal: c.Signal, Window: c.Window, Level: c.Level, Lease: c.Lease, Bytes: r.Bytes, SidecarBytes: r.SidecarBytes,
+		Rows: r.Rows, FirstTime: r.First, LastTime: r.Last, FormatVersion: c.FormatVersion, RowHash: r.RowHash, Sources: r.Sources,
+	}}
+}
+
+// metricReport is of points, or of a rollup: of metrics, or of counts of lines.
+func metricReport(r metricfile.Report) report {
+	m := r.Catalogue.Meta
+	out := report{problems: r.Problems, Segment: lake.Segment{
+		Organization: m.Organization, Signal: m.Signal, Window: m.Window, Level: m.Level, Lease: m.Lease, Bytes: r.Bytes, SidecarBytes: r.SidecarBytes,
+		Rows: r.Rows, FirstTime: r.First, LastTime: r.Last, FormatVersion: r.Catalogue.FormatVersion, RowHash: r.RowHash, Sources: r.Sources,
+		Resolution: m.Resolution, Shard: m.Shard,
+	}}
+	if m.Resolution > 0 {
+		// The last bucket may end where the window does, and the index has times within it.
+		last := m.Window.End().Add(-1)
+		for _, at := range []*time.Time{&out.FirstTime, &out.LastTime} {
+			if at.After(last) {
+				*at = last
+			}
+		}
+	}
+	return out
+}
+
+// compare lists where a segment and its row in the index differ.
+func compare(s lake.Segment, r report) []string {
 	var problems []string
 	differ := func(what string, index, file any) {
 		if index != file {
@@ -25,15 +60,19 @@ func compare(s lake.Segment, r segfile.Report) []string {
 	differ("bytes of the sidecar", s.SidecarBytes, r.SidecarBytes)
 	differ("rows", s.Rows, r.Rows)
 	differ("sum of row hashes", s.RowHash, r.RowHash)
-	differ("first time", s.FirstTime.UnixNano(), r.First.UnixNano())
-	differ("last time", s.LastTime.UnixNano(), r.Last.UnixNano())
-	differ("format version", s.FormatVersion, c.FormatVersion)
-	differ("organization", s.Organization, c.Organization)
-	differ("signal", s.Signal, c.Signal)
-	differ("window", s.Window.Start.Unix(), c.Window.Start.Unix())
-	differ("length of the window", s.Window.Length, c.Window.Length)
-	differ("level", s.Level, c.Level)
-	differ("lease", s.Lease, c.Lease)
+	differ("first time", s.FirstTime.UnixNano(), r.FirstTime.UnixNano())
+	differ("last time", s.LastTime.UnixNano(), r.LastTime.UnixNano())
+	differ("format version", s.FormatVersion, r.FormatVersion)
+	differ("organization", s.Organization, r.Organization)
+	differ("signal", s.Signal, r.Signal)
+	differ("window", s.Window.Start.Unix(), r.Window.Start.Unix())
+	differ("length of the window", s.Window.Length, r.Window.Length)
+	differ("level", s.Level, r.Level)
+	differ("resolution", s.Resolution, r.Resolution)
+	if s.Shard != r.Shard && !(s.Shard.Whole() && r.Shard.Whole()) {
+		problems = append(problems, fmt.Sprintf("shard: the index says %v, the file %v", s.Shard, r.Shard))
+	}
+	differ("lease", s.Lease, r.Lease)
 	if !slices.Equal(s.Sources, r.Sources) {
 		problems = append(problems, fmt.Sprintf("sources: the index has %d (%v), the rows %d (%v)", len(s.Sources), some(s.Sources), len(r.Sources), some(r.Sources)))
 	}
@@ -47,6 +86,7 @@ func some(sources []lake.ReceiptID) []lake.ReceiptID { return sources[:min(len(s
 type window struct {
 	organization lake.Organization
 	signal       lake.Signal
+	resolution   time.Duration
 	start        int64 // Unix seconds
 	length       int64 // nanoseconds
 }
@@ -87,6 +127,9 @@ func (w *windows) stillLive(ctx context.Context, s lake.Segment) (bool, error) {
 }
 
 func (w *windows) read(ctx context.Context, s lake.Segment) (map[lake.SegmentID]lake.Segment, error) {
+	if s.Resolution > 0 {
+		return w.readRollups(ctx, s)
+	}
 	state, err := w.index.Window(ctx, s.Organization, s.Signal, s.Window)
 	if err != nil {
 		return nil, err
@@ -98,6 +141,20 @@ func (w *windows) read(ctx context.Context, s lake.Segment) (map[lake.SegmentID]
 	return segments, nil
 }
 
+func (w *windows) readRollups(ctx context.Context, s lake.Segment) (map[lake.SegmentID]lake.Segment, error) {
+	state, err := w.index.RollupWindow(ctx, s.Organization, s.Signal, s.Window)
+	if err != nil {
+		return nil, err
+	}
+	segments := make(map[lake.SegmentID]lake.Segment)
+	for _, r := range state.Rollups {
+		for _, each := range r.Segments {
+			segments[each.ID] = each
+		}
+	}
+	return segments, nil
+}
+
 func windowOf(s lake.Segment) window {
-	return window{s.Organization, s.Signal, s.Window.Start.Unix(), int64(s.Window.Length)}
+	return window{s.Organization, s.Signal, s.Resolution, s.Window.Start.Unix(), int64(s.Window.Length)}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/metricfile"
 	"github.com/lakerunner/lakerunner/pkg/objects"
 	"github.com/lakerunner/lakerunner/pkg/segfile"
 )
@@ -30,6 +31,8 @@ import (
 // Index is what verifying needs of the index.
 type Index interface {
 	Lookup(ctx context.Context, query index.Query) (index.Answer, error)
+	DueSegments(ctx context.Context, query index.DueQuery) ([]lake.Segment, error)
+	RollupWindow(ctx context.Context, org lake.Organization, signal lake.Signal, window lake.Window) (index.RollupState, error)
 	Window(ctx context.Context, org lake.Organization, signal lake.Signal, window lake.Window) (index.WindowState, error)
 	CompactionDebt(ctx context.Context, org lake.Organization) ([]index.Debt, error)
 }
@@ -117,7 +120,45 @@ const shortest = time.Hour
 
 func (v *verification) signal(ctx context.Context, org lake.Organization, signal lake.Signal) error {
 	v.Say("%s, %s", org, signal)
-	return v.span(ctx, index.Query{Organization: org, Signal: signal, Start: v.Start, End: v.End}, v.Start)
+	if err := v.span(ctx, index.Query{Organization: org, Signal: signal, Start: v.Start, End: v.End}, v.Start); err != nil {
+		return err
+	}
+	for _, resolution := range index.Resolutions() {
+		if err := v.rollups(ctx, org, signal, resolution); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const (
+	// longest is how long windows are at most.
+	longest = 24 * time.Hour
+	page    = 1000
+)
+
+// rollups verifies the segments of a resolution, whether or not they are current.
+func (v *verification) rollups(ctx context.Context, org lake.Organization, signal lake.Signal, resolution time.Duration) error {
+	q := index.DueQuery{
+		Organization: org, Signal: signal, Resolution: resolution, Before: v.End.Add(longest), Limit: page,
+		After: &lake.Segment{Window: lake.Window{Start: v.Start.Add(-longest)}},
+	}
+	for {
+		found, err := v.Index.DueSegments(ctx, q)
+		if err != nil {
+			return err
+		}
+		var own []lake.Segment
+		for _, s := range found {
+			if s.Window.Start.Before(v.End) && v.Start.Before(s.Window.End()) {
+				own = append(own, s)
+			}
+		}
+		if err := v.segments(ctx, own); err != nil || len(found) < page {
+			return err
+		}
+		q.After = &found[len(found)-1]
+	}
 }
 
 // span verifies the segments of a range. Those with rows before from are another span's.
@@ -173,7 +214,7 @@ func (v *verification) segment(ctx context.Context, s lake.Segment, windows *win
 	if err != nil || !live { // compacted meanwhile
 		return err
 	}
-	problems, report, err := v.examine(ctx, listed)
+	problems, content, err := v.examine(ctx, listed)
 	missing := errors.Is(err, fault.NotFound)
 	switch {
 	case missing:
@@ -187,7 +228,7 @@ func (v *verification) segment(ctx context.Context, s lake.Segment, windows *win
 	case err != nil:
 		problems = []string{fmt.Sprintf("cannot be read: %v", err)}
 	}
-	v.account(s, report, problems, missing)
+	v.account(s, content, problems, missing)
 	if v.Mark == nil {
 		return nil
 	}
@@ -199,12 +240,12 @@ func passes(err error) bool {
 	return errors.Is(err, fault.Unavailable) || errors.Is(err, fault.Timeout) || errors.Is(err, fault.Denied) || errors.Is(err, fault.Canceled)
 }
 
-func (v *verification) account(s lake.Segment, report segfile.Report, problems []string, missing bool) {
+func (v *verification) account(s lake.Segment, r report, problems []string, missing bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.result.Verified++
-	v.result.Rows += report.Rows
-	v.result.Bytes += report.Bytes + report.SidecarBytes
+	v.result.Rows += r.Rows
+	v.result.Bytes += r.Bytes + r.SidecarBytes
 	v.result.Problems += int64(len(problems))
 	if len(problems) > 0 {
 		v.result.Bad++
@@ -218,24 +259,40 @@ func (v *verification) account(s lake.Segment, report segfile.Report, problems [
 }
 
 // examine reads a segment and lists what does not fit.
-func (v *verification) examine(ctx context.Context, s lake.Segment) (problems []string, report segfile.Report, err error) {
+func (v *verification) examine(ctx context.Context, s lake.Segment) (problems []string, content report, err error) {
 	bucket, err := v.Objects.Bucket(ctx, s.Bucket)
 	if err != nil {
-		return nil, report, err
+		return nil, content, err
 	}
 	sidecar, err := read(ctx, bucket, lake.SidecarKey(s.Key))
 	if err != nil {
-		return nil, report, err
+		return nil, content, err
 	}
 	file, size, err := v.fetch(ctx, bucket, s.Key)
 	if err != nil {
-		return nil, report, err
+		return nil, content, err
 	}
 	defer func() { err = errors.Join(err, file.Close(), os.Remove(file.Name())) }()
-	if report, err = segfile.Verify(ctx, file, size, sidecar); err != nil {
-		return nil, report, err
+	if content, err = readFile(ctx, s, file, size, sidecar); err != nil {
+		return nil, content, err
 	}
-	return append(slices.Clone(report.Problems), compare(s, report)...), report, nil
+	return append(slices.Clone(content.problems), compare(s, content)...), content, nil
+}
+
+// readFile reads all of a segment, by the format that segments of its kind have.
+func readFile(ctx context.Context, s lake.Segment, file io.ReaderAt, size int64, sidecar []byte) (report, error) {
+	if s.Signal == lake.SignalMetrics || s.Resolution > 0 {
+		read, err := metricfile.Verify(ctx, file, size, sidecar)
+		if err != nil {
+			return report{}, err
+		}
+		return metricReport(read), nil
+	}
+	read, err := segfile.Verify(ctx, file, size, sidecar)
+	if err != nil {
+		return report{}, err
+	}
+	return logReport(read), nil
 }
 
 func read(ctx context.Context, bucket objects.Bucket, key string) ([]byte, error) {
