@@ -268,6 +268,12 @@ func (p *planner) rewriteCall(call *parser.Call, g Grid) parser.Expr {
 	case "info":
 		p.everySample(call.Args[0])
 		return call
+	case "timestamp", "start_timestamp":
+		// The engine looks at the samples of a selector itself.
+		if _, plain := unwrapFirst(call).(*parser.VectorSelector); plain {
+			p.everySample(call.Args[0])
+			return call
+		}
 	case "absent", "absent_over_time":
 		if replaced, ok := p.absent(call, g); ok {
 			return replaced
@@ -275,6 +281,9 @@ func (p *planner) rewriteCall(call *parser.Call, g Grid) parser.Expr {
 	}
 	for i := range call.Args {
 		call.Args[i] = p.rewrite(call.Args[i], g, false)
+	}
+	if _, plain := unwrapFirst(call).(*parser.VectorSelector); plain && call.Func.Name == "start_timestamp" {
+		call.Args[0] = &parser.UnaryExpr{Op: parser.ADD, Expr: call.Args[0]} // of no selector there is nothing to tell
 	}
 	return call
 }
