@@ -4,6 +4,7 @@ package decode_test
 
 import (
 	"encoding/binary"
+	enchex "encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -393,4 +394,54 @@ func generatedExposition(r *rand.Rand, open bool) []byte {
 		b.WriteString("# EOF\n")
 	}
 	return []byte(b.String())
+}
+
+// TestRemoteWriteIsKnown holds that requests of any size are known as such, and that neither OTLP nor noise is taken for one.
+func TestRemoteWriteIsKnown(t *testing.T) {
+	t.Parallel()
+	known := func(content []byte) bool {
+		_, ok := decode.RemoteWrite{}.Sniff(decode.Head{Bytes: content[:min(len(content), 64<<10)], Whole: len(content) <= 64<<10})
+		return ok
+	}
+	r := rand.New(rand.NewPCG(1, 9))
+	for n := 1; n < 3000; n += 1 + n/4 {
+		var request prompb.WriteRequest
+		symbols := writev2.NewSymbolTable()
+		var second writev2.Request
+		for i := range n {
+			name, pod := fmt.Sprint("m", i%7), fmt.Sprintf("p-%x", r.Uint64())
+			request.Timeseries = append(request.Timeseries, prompb.TimeSeries{
+				Labels: []prompb.Label{{Name: "__name__", Value: name}, {Name: "pod", Value: pod}}, Samples: []prompb.Sample{{Value: r.Float64(), Timestamp: int64(i)}},
+			})
+			second.Timeseries = append(second.Timeseries, writev2.TimeSeries{
+				LabelsRefs: symbols.SymbolizeLabels(labels.FromStrings("__name__", name, "pod", pod), nil), Samples: []writev2.Sample{{Value: 1, Timestamp: 1}},
+			})
+		}
+		second.Symbols = symbols.Symbols()
+		for _, raw := range [][]byte{mustMarshal(t, &request), mustMarshal(t, &second)} {
+			if !known(snappy.Encode(nil, raw)) || !known(framed(raw)) || !known(framed(raw, raw)) {
+				t.Errorf("a request of %d series is not known", n)
+			}
+		}
+	}
+	for _, hex := range []string{
+		"0a74121a0a181a0c12033a01000a05782f79207a1203312e320a036c69620a560a1f120f0a0d76736572766963652e6e616d650a0c736572766963652e6e616d65",
+		"0a6612360a341a12120b18ffffffffffffffffff010a036170701a0a12053a0300ff200a01611a12120210010a0c736572766963655f6e616d650a2c0a10120210",
+	} {
+		content, err := enchex.DecodeString(hex)
+		if err != nil || known(content) {
+			t.Errorf("%s is taken for a request, %v", hex, err)
+		}
+	}
+	for seed := range uint64(2000) {
+		noise := make([]byte, 300)
+		for i := range noise {
+			noise[i] = byte(r.Uint32())
+		}
+		for _, content := range [][]byte{marshalProto(t, generated(seed%400)), metricsProto(t, generatedMetrics(seed%400)), noise} {
+			if known(content) {
+				t.Fatalf("seed %d: %x is taken for a request", seed, content[:min(len(content), 64)])
+			}
+		}
+	}
 }

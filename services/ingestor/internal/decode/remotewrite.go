@@ -3,11 +3,14 @@
 package decode
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/snappy"
 	"github.com/prometheus/common/model"
@@ -27,47 +30,56 @@ func (RemoteWrite) Name() string { return "prometheus-remote-write" }
 
 // Sniff decompresses the beginning.
 func (RemoteWrite) Sniff(head Head) (lake.Signal, bool) {
-	_, ok := writeFraming(head.Bytes)
+	_, ok := writeFraming(head.Bytes, head.Whole)
 	return lake.SignalMetrics, ok
 }
 
 // writeFraming reports whether content begins with a request, and whether there is a length before it.
-func writeFraming(b []byte) (framed, ok bool) {
+func writeFraming(b []byte, whole bool) (framed, ok bool) {
 	if printable(b) {
 		return false, false
 	}
 	if len(b) > 4 {
-		size := binary.LittleEndian.Uint32(b)
-		block := b[4:]
-		if uint64(size) < uint64(len(block)) {
+		size, block := uint64(binary.LittleEndian.Uint32(b)), b[4:]
+		complete := size <= uint64(len(block))
+		if complete {
 			block = block[:size]
 		}
-		if size > 0 && writeVersion(snappyPrefix(block)) != 0 {
+		if (complete || !whole) && writeVersion(snappyPrefix(block, complete)) != 0 {
 			return true, true
 		}
 	}
-	return false, writeVersion(snappyPrefix(b)) != 0
+	return false, writeVersion(snappyPrefix(b, whole)) != 0
 }
 
-// prefixSize is how much of a block is looked at to know a request.
-const prefixSize = 512
+const (
+	// prefixSize is how much of a block is looked at to know a request.
+	prefixSize = 512
+	// leastRequest is the size of the smallest request that says anything; OTLP protobuf begins with what would be that of a smaller one.
+	leastRequest = 16
+)
 
-// snappyPrefix decompresses the beginning of a snappy block, as far as it goes.
-func snappyPrefix(b []byte) []byte {
+// snappyPrefix decompresses the beginning of a snappy block; nothing if it is none. whole says that no more of it follows.
+func snappyPrefix(b []byte, whole bool) []byte {
 	size, n := binary.Uvarint(b)
-	if n <= 0 || size > math.MaxUint32 {
+	if n <= 0 || size < leastRequest || size > math.MaxInt32 {
 		return nil
 	}
 	out := make([]byte, 0, prefixSize+64)
 	for b = b[n:]; len(b) > 0 && len(out) < prefixSize; {
 		length, offset, used, ok := snappyElement(b)
-		if !ok || uint64(offset) > uint64(len(out)) {
-			break
+		switch {
+		case !ok && used > len(b) && !whole:
+			return out
+		case !ok, offset > len(out), uint64(len(out)+length) > size:
+			return nil
 		}
-		b = b[used:]
-		if offset == 0 {
-			literal := b[:min(length, len(b), prefixSize)]
-			out, b = append(out, literal...), b[min(length, len(b)):]
+		if b = b[used:]; offset == 0 {
+			if length > len(b) && whole {
+				return nil
+			}
+			length = min(length, len(b))
+			out, b = append(out, b[:min(length, prefixSize)]...), b[length:]
 			continue
 		}
 		for from := len(out) - offset; length > 0 && len(out) < prefixSize; length-- {
@@ -75,30 +87,33 @@ func snappyPrefix(b []byte) []byte {
 			from++
 		}
 	}
-	return out[:min(uint64(len(out)), size)]
+	if whole && len(b) == 0 && len(out) < prefixSize && uint64(len(out)) != size {
+		return nil
+	}
+	return out
 }
 
-// snappyElement reads the tag of a literal (offset zero) or a copy; used is the tag's length.
+// snappyElement reads the tag of a literal (offset zero) or a copy; used is the tag's length. Not ok: the tag is longer than b, or a copy of nothing.
 func snappyElement(b []byte) (length, offset, used int, ok bool) {
 	tag := b[0]
-	need := []int{1, 2, 3, 5}[tag&3]
+	used = []int{1, 2, 3, 5}[tag&3]
 	if tag&3 == 0 && tag>>2 >= 60 {
-		need = int(tag>>2) - 58
+		used = int(tag>>2) - 58
 	}
-	if len(b) < need {
-		return 0, 0, 0, false
+	if len(b) < used {
+		return 0, 0, used, false
 	}
 	switch {
-	case tag&3 == 0 && need == 1:
-		return int(tag>>2) + 1, 0, 1, true
+	case tag&3 == 0 && used == 1:
+		return int(tag>>2) + 1, 0, used, true
 	case tag&3 == 0:
-		return int(littleEndian(b[1:need])) + 1, 0, need, true
+		return int(littleEndian(b[1:used])) + 1, 0, used, true
 	case tag&3 == 1:
 		length, offset = int(tag>>2&7)+4, int(tag>>5)<<8|int(b[1])
 	default:
-		length, offset = int(tag>>2)+1, int(littleEndian(b[1:need]))
+		length, offset = int(tag>>2)+1, int(littleEndian(b[1:used]))
 	}
-	return length, offset, need, offset > 0
+	return length, offset, used, offset > 0
 }
 
 func littleEndian(b []byte) uint32 {
@@ -109,46 +124,85 @@ func littleEndian(b []byte) uint32 {
 	return n
 }
 
-// writeVersion tells what a request of remote write begins like: 1, 2, or 0 for neither. The first has a time series with a label, or metadata; the
-// second symbols, of which the first is empty.
+// writeVersion tells what a request of remote write begins like: 1, 2, or 0 for neither. The first has time series, which begin with labels, or
+// metadata; the second symbols, of which the first is empty.
 func writeVersion(b []byte) int {
 	number, wire, value, ok := firstField(b)
 	if !ok || wire != protowire.BytesType {
 		return 0
 	}
-	switch number {
-	case 1:
-		label, ok := findField(value, 1, 1)
-		if name, found := findField(label, 1, 1); ok && found && len(name) > 0 && labelLike(name) {
-			return 1
-		}
-	case 3:
-		d := protoDecoder{}
-		if number, wire, _, _, err := d.consumeField(value); (err == nil || errors.Is(err, errCut)) && number <= 2 && int(wire) == 2*int(number)-2 {
-			return 1
-		}
-	case 4:
-		if len(value) == 0 && len(b) > 2 && (b[2] == 4<<3|2 || b[2] == 5<<3|2) {
-			return 2
-		}
+	switch {
+	case number == 1 && seriesLike(value), number == 3 && familyLike(value):
+		return 1
+	case number == 4 && len(value) == 0 && symbolsLike(b):
+		return 2
 	}
 	return 0
 }
 
-// labelLike reports whether a label may have this name, or one that begins so.
-func labelLike(name []byte) bool {
-	for _, c := range name[:min(len(name), 64)] {
-		if c < ' ' || c == 0x7f {
+// fieldsOf visits the fields of what may be the beginning of a message; false if one is refused or broken. The last one may be cut.
+func fieldsOf(b []byte, visit func(number protowire.Number, wire protowire.Type, value []byte, cut bool) bool) bool {
+	d := protoDecoder{}
+	for len(b) > 0 {
+		number, wire, value, rest, err := d.consumeField(b)
+		cut := errors.Is(err, errCut)
+		if err != nil && !cut {
+			return number == 0 && len(b) < 12 // the tag or the number may be cut, too
+		}
+		if !visit(number, wire, value, cut) {
 			return false
 		}
+		b = rest
 	}
 	return true
 }
 
+func seriesLike(b []byte) bool {
+	labels := 0
+	return fieldsOf(b, func(number protowire.Number, wire protowire.Type, value []byte, cut bool) bool {
+		if wire != protowire.BytesType || number > 4 {
+			return false
+		}
+		if number == 1 && !cut {
+			labels++
+			return labelLike(value)
+		}
+		return true
+	}) && labels > 0
+}
+
+// labelLike reports whether b is a label: a name of printable text, and perhaps a value.
+func labelLike(b []byte) bool {
+	named := false
+	return fieldsOf(b, func(number protowire.Number, wire protowire.Type, value []byte, cut bool) bool {
+		if cut || wire != protowire.BytesType || number > 2 || !utf8.Valid(value) {
+			return false
+		}
+		if number == 1 {
+			named = len(value) > 0 && bytes.IndexFunc(value, unicode.IsControl) < 0
+		}
+		return true
+	}) && named
+}
+
+func familyLike(b []byte) bool {
+	named := false
+	return fieldsOf(b, func(number protowire.Number, wire protowire.Type, value []byte, cut bool) bool {
+		named = named || number == 2 && len(value) > 0
+		return number == 1 && wire == protowire.VarintType || number > 1 && number <= 5 && wire == protowire.BytesType && (cut || utf8.Valid(value))
+	}) && named
+}
+
+func symbolsLike(b []byte) bool {
+	return len(b) > 2 && fieldsOf(b, func(number protowire.Number, wire protowire.Type, value []byte, cut bool) bool {
+		return wire == protowire.BytesType && (number == 5 || number == 4 && (cut || utf8.Valid(value)))
+	})
+}
+
 // Decode reads request after request.
 func (RemoteWrite) Decode(r *Reader, o Options, to Sinks) error {
-	head, _ := r.Peek(min(headSize, r.Size()))
-	framed, _ := writeFraming(head)
+	head, err := r.Peek(min(headSize, r.Size()))
+	framed, _ := writeFraming(head, errors.Is(err, io.EOF))
 	d := &writeDecoder{to: to.Metrics, limit: o.MaxResourceBytes, most: o.MaxBytes, block: o.Scratch.take()}
 	defer func() { o.Scratch.give(d.block) }()
 	d.to.Origin(&columns.Origin{})
@@ -273,7 +327,7 @@ func (d *writeDecoder) request(b []byte) error {
 	}
 	d.shape = writeShape{version: 1, samples: 2, histograms: 4, exemplars: 3}
 	series := protowire.Number(1)
-	if writeVersion(b) == 2 {
+	if b[0] == 4<<3|2 || b[0] == 5<<3|2 { // the first version has no such fields
 		series = 5
 		d.shape = writeShape{version: 2, samples: 2, histograms: 3, exemplars: 4, metadata: 5}
 	}
