@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 
@@ -143,7 +144,7 @@ func TestSeriesOfFloatsAndHistograms(t *testing.T) {
 func TestLinesAreADeltaSeries(t *testing.T) {
 	t.Parallel()
 	s := rollup.Lines("checkout", "error", rollup.Fingerprint(-2))
-	want := labels.FromStrings(labels.MetricName, rollup.LinesName, "service_name", "checkout", "detected_level", "error", "fingerprint", "fffffffffffffffe")
+	want := labels.FromStrings(model.MetricNameLabel, rollup.LinesName, "service_name", "checkout", "detected_level", "error", "fingerprint", "fffffffffffffffe")
 	if !labels.Equal(s.Labels, want) || !s.Delta || rollup.Lines("checkout", "", "").Labels.Len() != 2 {
 		t.Errorf("got %s", s.Labels)
 	}

@@ -5,6 +5,7 @@ package rollup
 import (
 	"fmt"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/lakerunner/lakerunner/pkg/metricfile"
@@ -23,7 +24,7 @@ const (
 // Lines is the series of lines of a service and level with a fingerprint; an empty one: of those that are too many to be told apart.
 func Lines(service, level, fingerprint string) *metricfile.Series {
 	b := labels.NewScratchBuilder(4)
-	for _, l := range [][2]string{{labels.MetricName, LinesName}, {LevelLabel, level}, {FingerprintLabel, fingerprint}, {ServiceLabel, service}} {
+	for _, l := range [][2]string{{model.MetricNameLabel, LinesName}, {LevelLabel, level}, {FingerprintLabel, fingerprint}, {ServiceLabel, service}} {
 		if l[1] != "" {
 			b.Add(l[0], l[1])
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
@@ -63,7 +64,7 @@ func times(r *rand.Rand, interval time.Duration, hours int) []int64 {
 }
 
 func named(name string) labels.Labels {
-	return labels.FromStrings(labels.MetricName, name, "job", "test")
+	return labels.FromStrings(model.MetricNameLabel, name, "job", "test")
 }
 
 func floats(r *rand.Rand, name string, next func(before float64) float64) row {
@@ -348,7 +349,7 @@ func (c *comparison) run(t *testing.T) (values, inexact int) {
 func (c *comparison) against(t *testing.T, q *rollup.Question, a *rollup.Answer) (values int) {
 	t.Helper()
 	series := c.raw(c.track)
-	selector := fmt.Sprintf("{__name__=%q,job=\"test\"}", series.Labels.Get(labels.MetricName))
+	selector := fmt.Sprintf("{__name__=%q,job=\"test\"}", series.Labels.Get(model.MetricNameLabel))
 	where := c.asked.text + fmt.Sprintf(" of %s at %s", selector, c.resolution)
 	text := strings.ReplaceAll(strings.TrimSuffix(fmt.Sprintf(c.asked.text, selector+"\x00"), "\x00"), "\x00", "")
 	text = withOffset(text, q.Offset)

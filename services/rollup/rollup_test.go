@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -109,7 +110,7 @@ func (w *world) segment(ctx context.Context, lease *lake.Lease, receipt lake.Rec
 	var rows []uint32
 	for i := range 360 {
 		for _, pod := range []string{"a", "b"} {
-			id := st.Series(&metricfile.Series{Labels: labels.FromStrings(labels.MetricName, "up", "pod", pod)})
+			id := st.Series(&metricfile.Series{Labels: labels.FromStrings(model.MetricNameLabel, "up", "pod", pod)})
 			rows = append(rows, st.Float(id, metricfile.Stamp{Time: hour.Add(time.Duration(i) * 10 * time.Second).UnixNano(), Source: receipt}, float64(i)))
 		}
 	}

@@ -264,7 +264,9 @@ func (m *maker) inputs() int {
 
 func (m *maker) roll(known bool) {
 	m.plan.Sources = m.sources()
-	m.plan.MaySkip = !m.Asked && m.Version.Signal == lake.SignalMetrics && (m.RawKeep == 0 || m.TierKeep > 0 && m.TierKeep <= m.RawKeep) && !slices.ContainsFunc(m.plan.Sources, func(s Source) bool { return s.Resolution > 0 })
+	outlived := m.RawKeep > 0 && (m.TierKeep == 0 || m.TierKeep > m.RawKeep)
+	ofRows := !slices.ContainsFunc(m.plan.Sources, func(s Source) bool { return s.Resolution > 0 })
+	m.plan.MaySkip = !m.Asked && m.Version.Signal == lake.SignalMetrics && !outlived && ofRows
 	if known {
 		m.is(Roll, "the window has changed since it was rolled up")
 		return

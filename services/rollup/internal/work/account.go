@@ -50,7 +50,7 @@ func NewCounters(m metric.Meter) (Counters, error) {
 		{&c.bytesIn, "lakerunner.rollup.bytes_in", "By", "Bytes of segments read, sidecars included."},
 		{&c.bytesOut, "lakerunner.rollup.bytes_out", "By", "Bytes of segments and sidecars written."},
 		{&c.missing, "lakerunner.rollup.missing_inputs", "{segment}", "Segments to be read whose files are missing."},
-		{&c.failures, "lakerunner.rollup.conservation_failures", "{window}", "Rollups whose points did not add up, or whose inputs are not what the index says. Nothing was changed."},
+		{&c.failures, "lakerunner.rollup.conservation_failures", "{window}", "Rollups that did not add up, or whose inputs are not what the index says. Nothing was changed."},
 	} {
 		made, err := m.Int64Counter(counter.name, metric.WithUnit(counter.unit), metric.WithDescription(counter.about))
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"go.opentelemetry.io/otel/sdk/metric"
@@ -106,7 +107,7 @@ func (s store) Bucket(_ context.Context, name string) (objects.Bucket, error) {
 
 func seriesOf(text string) *metricfile.Series {
 	name, pod, _ := bytes.Cut([]byte(text), []byte("/"))
-	return &metricfile.Series{Labels: labels.FromStrings(labels.MetricName, string(name), "pod", string(pod))}
+	return &metricfile.Series{Labels: labels.FromStrings(model.MetricNameLabel, string(name), "pod", string(pod))}
 }
 
 // points are n of a series in an hour, which rise, with a reset and a stale marker among them.
