@@ -10,11 +10,14 @@
 //	T3. A run counts what is due once, at its beginning, and then goes on, over crashes, until nothing of that is left: as many segments are
 //	    removed as were due (others in place of those that compaction replaced meanwhile), and in the end deleted and seen to be gone.
 //	T4. Doing it twice, or from two processes at once, removes the same segments once.
+//	T5. Rows as they came and the rollups of each resolution go by policies, cutoffs and runs of their own; a commit removes segments of one
+//	    of them.
 package retention
 
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/lakerunner/lakerunner/pkg/config"
@@ -65,23 +68,48 @@ func (k *Keeper) Duty(ctx context.Context, lease *lake.Lease) (lake.Edit, error)
 	return edit, nil
 }
 
+// More reports whether an edit of Duty leaves work for the next one.
+func More(edit lake.Edit) bool {
+	return slices.ContainsFunc(edit.Next, func(t lake.Task) bool { return t.Kind == lake.TaskExpire })
+}
+
+// resolutions are those whose segments a signal can have, zero for rows as they came.
+func resolutions(signal lake.Signal) []time.Duration {
+	if signal == lake.SignalSpans {
+		return []time.Duration{0}
+	}
+	return append([]time.Duration{0}, index.Resolutions()...)
+}
+
+// step goes on with the first resolution of which something is due. A lease is of one run, so the others are for the next ones.
 func (k *Keeper) step(ctx context.Context, lease *lake.Lease, signal lake.Signal, edit *lake.Edit) error {
-	due, err := k.due(ctx, lease.Organization, signal)
-	if err != nil {
-		return err
+	for _, resolution := range resolutions(signal) {
+		due, err := k.due(ctx, lease.Organization, signal, resolution)
+		if err != nil {
+			return err
+		}
+		asked := len(edit.Next)
+		if err := k.rewrite(ctx, due, edit); err != nil {
+			return err
+		}
+		run, err := k.run(ctx, due, int64(len(edit.Next)-asked))
+		if err != nil {
+			return err
+		}
+		if run != nil {
+			return k.remove(ctx, lease, due, run, edit)
+		}
 	}
-	if err := k.rewrite(ctx, due, edit); err != nil {
-		return err
-	}
-	run, err := k.run(ctx, due, int64(len(edit.Next)))
-	if err != nil || run == nil {
-		return err
-	}
+	return nil
+}
+
+// remove takes the next segments of a run. When there are none left the run is over.
+func (k *Keeper) remove(ctx context.Context, lease *lake.Lease, due due, run *index.RetentionRun, edit *lake.Edit) error {
 	k.deps.Checkpoint("retention-begun")
 	var segments []lake.Segment
 	if cutoff := due.until(run.Cutoff); !cutoff.IsZero() {
-		segments, err = k.deps.Index.DueSegments(ctx, index.DueQuery{Organization: due.organization, Signal: signal, Before: cutoff, Limit: batch})
-		if err != nil {
+		var err error
+		if segments, err = k.deps.Index.DueSegments(ctx, due.query(cutoff)); err != nil {
 			return err
 		}
 	}
@@ -92,28 +120,35 @@ func (k *Keeper) step(ctx context.Context, lease *lake.Lease, signal lake.Signal
 		return err
 	}
 	k.deps.Checkpoint("retention-counted")
-	if len(segments) > 0 {
-		edit.Next = append(edit.Next, lake.Task{Kind: lake.TaskExpire, Organization: due.organization, Signal: signal})
-	}
+	edit.Next = append(edit.Next, lake.Task{Kind: lake.TaskExpire, Organization: due.organization, Signal: due.signal})
 	return nil
 }
 
-// due is what the policies of one signal say now.
+// due is what the policies of one signal say now, of its rows as they came (zero) or of its rollups of a resolution.
 type due struct {
 	organization lake.Organization
 	signal       lake.Signal
+	resolution   time.Duration
 	now          time.Time
 	plan         Plan
 	fields       []config.FieldRule
 }
 
-func (k *Keeper) due(ctx context.Context, org lake.Organization, signal lake.Signal) (due, error) {
+func (k *Keeper) due(ctx context.Context, org lake.Organization, signal lake.Signal, resolution time.Duration) (due, error) {
 	now, err := k.deps.Index.Now(ctx)
-	d := due{organization: org, signal: signal, now: now}
+	d := due{organization: org, signal: signal, resolution: resolution, now: now}
 	if organization, ok := k.deps.Config.Current().Organization(org); ok {
-		d.plan, d.fields = PlanOf(organization.RetentionOf(signal)), organization.FieldsOf(signal)
+		d.plan = planOf(organization, signal, resolution)
+		if resolution == 0 {
+			d.fields = organization.FieldsOf(signal)
+		}
 	}
 	return d, err
+}
+
+// query asks for the first of the segments that are due before a time.
+func (d due) query(before time.Time) index.DueQuery {
+	return index.DueQuery{Organization: d.organization, Signal: d.signal, Resolution: d.resolution, Before: before, Limit: batch}
 }
 
 // cutoff is the time before which whole segments are due; zero: none are.
@@ -139,7 +174,7 @@ func (k *Keeper) run(ctx context.Context, d due, rewrites int64) (*index.Retenti
 		return nil, err
 	}
 	for _, run := range known {
-		if run.Signal == d.signal && run.FinishedAt.IsZero() {
+		if run.Signal == d.signal && run.Resolution == d.resolution && run.FinishedAt.IsZero() {
 			return &run, nil
 		}
 	}
@@ -147,7 +182,9 @@ func (k *Keeper) run(ctx context.Context, d due, rewrites int64) (*index.Retenti
 	if err != nil || count.Segments == 0 {
 		return nil, err
 	}
-	run := index.RetentionRun{Organization: d.organization, Signal: d.signal, Cutoff: d.cutoff(), Due: count, WindowsToRewrite: rewrites}
+	run := index.RetentionRun{
+		Organization: d.organization, Signal: d.signal, Resolution: d.resolution, Cutoff: d.cutoff(), Due: count, WindowsToRewrite: rewrites,
+	}
 	run.ID, err = k.deps.Index.BeginRetention(ctx, run)
 	return &run, err
 }
@@ -155,7 +192,7 @@ func (k *Keeper) run(ctx context.Context, d due, rewrites int64) (*index.Retenti
 // count counts the segments that are due, in pages: no statement is long.
 func (k *Keeper) count(ctx context.Context, d due) (index.Count, error) {
 	var count index.Count
-	query := index.DueQuery{Organization: d.organization, Signal: d.signal, Before: d.cutoff(), Limit: batch}
+	query := d.query(d.cutoff())
 	if query.Before.IsZero() {
 		return count, nil
 	}
@@ -218,25 +255,32 @@ func Compaction(org lake.Organization, signal lake.Signal, w lake.Window) lake.T
 func (k *Keeper) Would(ctx context.Context, org lake.Organization, signals []lake.Signal) ([]index.RetentionRun, error) {
 	var out []index.RetentionRun
 	for _, signal := range signals {
-		d, err := k.due(ctx, org, signal)
-		if err != nil {
-			return nil, err
-		}
-		var edit lake.Edit
-		if err := k.rewrite(ctx, d, &edit); err != nil {
-			return nil, err
-		}
-		count, err := k.count(ctx, d)
-		if err != nil {
-			return nil, err
-		}
-		if count.Segments > 0 || len(edit.Next) > 0 {
-			out = append(out, index.RetentionRun{
-				Organization: org, Signal: signal, Cutoff: d.cutoff(), Due: count, WindowsToRewrite: int64(len(edit.Next)),
-			})
+		for _, resolution := range resolutions(signal) {
+			run, err := k.would(ctx, org, signal, resolution)
+			if err != nil {
+				return nil, err
+			}
+			if run.Due.Segments > 0 || run.WindowsToRewrite > 0 {
+				out = append(out, run)
+			}
 		}
 	}
 	return out, nil
+}
+
+func (k *Keeper) would(ctx context.Context, org lake.Organization, signal lake.Signal, resolution time.Duration) (index.RetentionRun, error) {
+	d, err := k.due(ctx, org, signal, resolution)
+	if err != nil {
+		return index.RetentionRun{}, err
+	}
+	var edit lake.Edit
+	if err := k.rewrite(ctx, d, &edit); err != nil {
+		return index.RetentionRun{}, err
+	}
+	count, err := k.count(ctx, d)
+	return index.RetentionRun{
+		Organization: org, Signal: signal, Resolution: resolution, Cutoff: d.cutoff(), Due: count, WindowsToRewrite: int64(len(edit.Next)),
+	}, err
 }
 
 // Fields says how many segments, bytes and windows lack field rules that are due.
@@ -246,7 +290,7 @@ type Fields struct{ Segments, Bytes, Windows int64 }
 func (k *Keeper) ApplyFields(ctx context.Context, org lake.Organization, signals []lake.Signal, enqueue func([]lake.Task) error) (Fields, error) {
 	var total Fields
 	for _, signal := range signals {
-		d, err := k.due(ctx, org, signal)
+		d, err := k.due(ctx, org, signal, 0)
 		if err != nil {
 			return total, err
 		}

@@ -18,6 +18,7 @@ import (
 	"strconv"
 
 	"go.opentelemetry.io/otel/metric"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/lakerunner/lakerunner/pkg/config"
 	"github.com/lakerunner/lakerunner/pkg/fault"
@@ -201,7 +202,7 @@ func (s *Server) retain(ctx context.Context, org lake.Organization, signal lake.
 		more := false
 		err := s.now(ctx, task, func(ctx context.Context, lease *lake.Lease) (lake.Edit, error) {
 			edit, err := s.deps.Retention.Duty(ctx, lease)
-			more = len(edit.Remove) > 0
+			more = retention.More(edit)
 			return edit, err
 		})
 		switch {
@@ -240,11 +241,15 @@ func runProto(r index.RetentionRun) *janitorv1.RetentionRun {
 	if r.ID != 0 {
 		id = strconv.FormatInt(r.ID, 10)
 	}
-	return &janitorv1.RetentionRun{
+	out := &janitorv1.RetentionRun{
 		RunId: id, Organization: string(r.Organization), Signal: lakeproto.SignalProto(r.Signal), Cutoff: lakeproto.Time(r.Cutoff), Selector: r.Selector,
 		StartedAt: lakeproto.Time(r.StartedAt), FinishedAt: lakeproto.Time(r.FinishedAt), Due: countProto(r.Due), Removed: countProto(r.Removed),
 		Deleted: countProto(r.Deleted), Verified: countProto(r.Verified), WindowsToRewrite: r.WindowsToRewrite,
 	}
+	if r.Resolution > 0 {
+		out.Resolution = durationpb.New(r.Resolution)
+	}
+	return out
 }
 
 func countProto(c index.Count) *janitorv1.Count {

@@ -92,6 +92,7 @@ type glimpse struct {
 	known    index.OrganizationStatus
 	now      time.Time
 	segments index.Count
+	rollups  index.Count
 	debt     index.Count
 	cost     lake.Cost // of 24 hours
 }
@@ -100,6 +101,7 @@ func (g *glimpse) add(debts []index.Debt, costs []index.OrganizationCost, span t
 	for _, d := range debts {
 		if d.Organization == g.known.Organization {
 			g.segments = index.Count{Segments: g.segments.Segments + d.Segments, Rows: g.segments.Rows + d.Rows, Bytes: g.segments.Bytes + d.Bytes}
+			g.rollups.Segments, g.rollups.Rows, g.rollups.Bytes = g.rollups.Segments+d.Rollups.Segments, g.rollups.Rows+d.Rollups.Rows, g.rollups.Bytes+d.Rollups.Bytes
 			g.debt.Segments, g.debt.Bytes = g.debt.Segments+d.DebtSegments, g.debt.Bytes+d.DebtBytes
 		}
 	}
@@ -118,7 +120,7 @@ func (g *glimpse) add(debts []index.Debt, costs []index.OrganizationCost, span t
 const month = 30
 
 func (g *glimpse) dollars(p config.Prices) float64 {
-	stored := float64(g.segments.Bytes+g.known.Removed.Bytes+g.known.RawBytes) / 1e9 * p.Storage
+	stored := float64(g.segments.Bytes+g.rollups.Bytes+g.known.Removed.Bytes+g.known.RawBytes) / 1e9 * p.Storage
 	requests := p.Requests.Of(objects.RequestPut, g.cost.Puts) + p.Requests.Of(objects.RequestGet, g.cost.Gets) +
 		p.Requests.Of(objects.RequestList, g.cost.Lists) + p.Requests.Of(objects.RequestDelete, g.cost.Deletes)
 	transfer := float64(g.cost.BytesRead) / 1e9 * p.Transfer
@@ -128,7 +130,7 @@ func (g *glimpse) dollars(p config.Prices) float64 {
 func (g *glimpse) proto(p config.Prices) *janitorv1.OrganizationStatus {
 	k := g.known
 	out := &janitorv1.OrganizationStatus{
-		Organization: string(k.Organization), Segments: countProto(g.segments), Debt: countProto(g.debt),
+		Organization: string(k.Organization), Segments: countProto(g.segments), Rollups: countProto(g.rollups), Debt: countProto(g.debt),
 		Receipts: map[string]int64{"pending": k.PendingReceipts, "failed": k.FailedReceipts}, Buried: k.Buried,
 		ComparedObjects: k.ComparedObjects, KnownObjects: k.KnownObjects, AbandonedLeases: k.AbandonedLeases, Removed: countProto(k.Removed),
 		Missing: k.Missing, RecordsToShip: k.RecordsToShip, LastSnapshot: lakeproto.Time(k.LastSnapshot), DeletesUnderWay: k.DeletesUnderWay,

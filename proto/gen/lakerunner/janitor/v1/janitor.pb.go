@@ -279,8 +279,10 @@ type RetentionRun struct {
 	Verified *Count `protobuf:"bytes,11,opt,name=verified,proto3" json:"verified,omitempty"`
 	// Windows that were handed to compaction because only some of their rows are due.
 	WindowsToRewrite int64 `protobuf:"varint,12,opt,name=windows_to_rewrite,json=windowsToRewrite,proto3" json:"windows_to_rewrite,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Resolution of the rollups that were due. Unset: rows as they came.
+	Resolution    *durationpb.Duration `protobuf:"bytes,13,opt,name=resolution,proto3" json:"resolution,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RetentionRun) Reset() {
@@ -395,6 +397,13 @@ func (x *RetentionRun) GetWindowsToRewrite() int64 {
 		return x.WindowsToRewrite
 	}
 	return 0
+}
+
+func (x *RetentionRun) GetResolution() *durationpb.Duration {
+	if x != nil {
+		return x.Resolution
+	}
+	return nil
 }
 
 // Count counts segments.
@@ -3404,8 +3413,10 @@ type OrganizationStatus struct {
 	Requests *Requests `protobuf:"bytes,17,opt,name=requests,proto3" json:"requests,omitempty"`
 	// US dollars a month: storage of segments and source objects as they are, and requests as in the last 24 hours, by the configured prices.
 	DollarsPerMonth float64 `protobuf:"fixed64,18,opt,name=dollars_per_month,json=dollarsPerMonth,proto3" json:"dollars_per_month,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Live segments of rollups, which are not among segments.
+	Rollups       *Count `protobuf:"bytes,19,opt,name=rollups,proto3" json:"rollups,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OrganizationStatus) Reset() {
@@ -3564,6 +3575,13 @@ func (x *OrganizationStatus) GetDollarsPerMonth() float64 {
 	return 0
 }
 
+func (x *OrganizationStatus) GetRollups() *Count {
+	if x != nil {
+		return x.Rollups
+	}
+	return nil
+}
+
 // Requests counts requests to object stores.
 type Requests struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3665,7 +3683,7 @@ const file_lakerunner_janitor_v1_janitor_proto_rawDesc = "" +
 	"\x06signal\x18\x02 \x01(\x0e2\x1a.lakerunner.lake.v1.SignalR\x06signal\x12#\n" +
 	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"O\n" +
 	"\x14RunRetentionResponse\x127\n" +
-	"\x04runs\x18\x01 \x03(\v2#.lakerunner.janitor.v1.RetentionRunR\x04runs\"\xcd\x04\n" +
+	"\x04runs\x18\x01 \x03(\v2#.lakerunner.janitor.v1.RetentionRunR\x04runs\"\x88\x05\n" +
 	"\fRetentionRun\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\"\n" +
 	"\forganization\x18\x02 \x01(\tR\forganization\x122\n" +
@@ -3681,7 +3699,10 @@ const file_lakerunner_janitor_v1_janitor_proto_rawDesc = "" +
 	"\adeleted\x18\n" +
 	" \x01(\v2\x1c.lakerunner.janitor.v1.CountR\adeleted\x128\n" +
 	"\bverified\x18\v \x01(\v2\x1c.lakerunner.janitor.v1.CountR\bverified\x12,\n" +
-	"\x12windows_to_rewrite\x18\f \x01(\x03R\x10windowsToRewrite\"M\n" +
+	"\x12windows_to_rewrite\x18\f \x01(\x03R\x10windowsToRewrite\x129\n" +
+	"\n" +
+	"resolution\x18\r \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"resolution\"M\n" +
 	"\x05Count\x12\x1a\n" +
 	"\bsegments\x18\x01 \x01(\x03R\bsegments\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\x03R\x04rows\x12\x14\n" +
@@ -3901,7 +3922,7 @@ const file_lakerunner_janitor_v1_janitor_proto_rawDesc = "" +
 	"\x10GetStatusRequest\x12\"\n" +
 	"\forganization\x18\x01 \x01(\tR\forganization\"d\n" +
 	"\x11GetStatusResponse\x12O\n" +
-	"\rorganizations\x18\x01 \x03(\v2).lakerunner.janitor.v1.OrganizationStatusR\rorganizations\"\xae\b\n" +
+	"\rorganizations\x18\x01 \x03(\v2).lakerunner.janitor.v1.OrganizationStatusR\rorganizations\"\xe6\b\n" +
 	"\x12OrganizationStatus\x12\"\n" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x128\n" +
 	"\bsegments\x18\x02 \x01(\v2\x1c.lakerunner.janitor.v1.CountR\bsegments\x120\n" +
@@ -3922,7 +3943,8 @@ const file_lakerunner_janitor_v1_janitor_proto_rawDesc = "" +
 	"\x11deletes_under_way\x18\x0f \x01(\x03R\x0fdeletesUnderWay\x12\x1b\n" +
 	"\traw_bytes\x18\x10 \x01(\x03R\brawBytes\x12;\n" +
 	"\brequests\x18\x11 \x01(\v2\x1f.lakerunner.janitor.v1.RequestsR\brequests\x12*\n" +
-	"\x11dollars_per_month\x18\x12 \x01(\x01R\x0fdollarsPerMonth\x1a;\n" +
+	"\x11dollars_per_month\x18\x12 \x01(\x01R\x0fdollarsPerMonth\x126\n" +
+	"\arollups\x18\x13 \x01(\v2\x1c.lakerunner.janitor.v1.CountR\arollups\x1a;\n" +
 	"\rReceiptsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a9\n" +
@@ -4038,8 +4060,8 @@ var file_lakerunner_janitor_v1_janitor_proto_goTypes = []any{
 	nil,                               // 51: lakerunner.janitor.v1.OrganizationStatus.BuriedEntry
 	(v1.Signal)(0),                    // 52: lakerunner.lake.v1.Signal
 	(*timestamppb.Timestamp)(nil),     // 53: google.protobuf.Timestamp
-	(*v1.Object)(nil),                 // 54: lakerunner.lake.v1.Object
-	(*durationpb.Duration)(nil),       // 55: google.protobuf.Duration
+	(*durationpb.Duration)(nil),       // 54: google.protobuf.Duration
+	(*v1.Object)(nil),                 // 55: lakerunner.lake.v1.Object
 }
 var file_lakerunner_janitor_v1_janitor_proto_depIdxs = []int32{
 	52, // 0: lakerunner.janitor.v1.RunRetentionRequest.signal:type_name -> lakerunner.lake.v1.Signal
@@ -4052,97 +4074,99 @@ var file_lakerunner_janitor_v1_janitor_proto_depIdxs = []int32{
 	5,  // 7: lakerunner.janitor.v1.RetentionRun.removed:type_name -> lakerunner.janitor.v1.Count
 	5,  // 8: lakerunner.janitor.v1.RetentionRun.deleted:type_name -> lakerunner.janitor.v1.Count
 	5,  // 9: lakerunner.janitor.v1.RetentionRun.verified:type_name -> lakerunner.janitor.v1.Count
-	4,  // 10: lakerunner.janitor.v1.ListRetentionRunsResponse.runs:type_name -> lakerunner.janitor.v1.RetentionRun
-	52, // 11: lakerunner.janitor.v1.InspectFilesRequest.signal:type_name -> lakerunner.lake.v1.Signal
-	53, // 12: lakerunner.janitor.v1.InspectFilesRequest.start:type_name -> google.protobuf.Timestamp
-	53, // 13: lakerunner.janitor.v1.InspectFilesRequest.end:type_name -> google.protobuf.Timestamp
-	12, // 14: lakerunner.janitor.v1.InspectFilesResponse.missing:type_name -> lakerunner.janitor.v1.MissingFile
-	52, // 15: lakerunner.janitor.v1.MissingFile.signal:type_name -> lakerunner.lake.v1.Signal
-	53, // 16: lakerunner.janitor.v1.MissingFile.window_start:type_name -> google.protobuf.Timestamp
-	53, // 17: lakerunner.janitor.v1.MissingFile.missing_since:type_name -> google.protobuf.Timestamp
-	12, // 18: lakerunner.janitor.v1.ListMissingFilesResponse.missing:type_name -> lakerunner.janitor.v1.MissingFile
-	54, // 19: lakerunner.janitor.v1.ReconcileObjectsResponse.first_missed:type_name -> lakerunner.lake.v1.Object
-	53, // 20: lakerunner.janitor.v1.ListCompletenessRequest.start:type_name -> google.protobuf.Timestamp
-	53, // 21: lakerunner.janitor.v1.ListCompletenessRequest.end:type_name -> google.protobuf.Timestamp
-	19, // 22: lakerunner.janitor.v1.ListCompletenessResponse.hours:type_name -> lakerunner.janitor.v1.Completeness
-	53, // 23: lakerunner.janitor.v1.Completeness.hour:type_name -> google.protobuf.Timestamp
-	53, // 24: lakerunner.janitor.v1.Completeness.compared_at:type_name -> google.protobuf.Timestamp
-	52, // 25: lakerunner.janitor.v1.DeleteDataRequest.signal:type_name -> lakerunner.lake.v1.Signal
-	53, // 26: lakerunner.janitor.v1.DeleteDataRequest.start:type_name -> google.protobuf.Timestamp
-	53, // 27: lakerunner.janitor.v1.DeleteDataRequest.end:type_name -> google.protobuf.Timestamp
-	0,  // 28: lakerunner.janitor.v1.DeleteDataRequest.sources:type_name -> lakerunner.janitor.v1.SourcePolicy
-	22, // 29: lakerunner.janitor.v1.DeleteDataResponse.delete:type_name -> lakerunner.janitor.v1.Delete
-	52, // 30: lakerunner.janitor.v1.Delete.signal:type_name -> lakerunner.lake.v1.Signal
-	53, // 31: lakerunner.janitor.v1.Delete.start:type_name -> google.protobuf.Timestamp
-	53, // 32: lakerunner.janitor.v1.Delete.end:type_name -> google.protobuf.Timestamp
-	0,  // 33: lakerunner.janitor.v1.Delete.sources:type_name -> lakerunner.janitor.v1.SourcePolicy
-	1,  // 34: lakerunner.janitor.v1.Delete.state:type_name -> lakerunner.janitor.v1.DeleteState
-	53, // 35: lakerunner.janitor.v1.Delete.created_at:type_name -> google.protobuf.Timestamp
-	53, // 36: lakerunner.janitor.v1.Delete.updated_at:type_name -> google.protobuf.Timestamp
-	22, // 37: lakerunner.janitor.v1.GetDeleteResponse.delete:type_name -> lakerunner.janitor.v1.Delete
-	22, // 38: lakerunner.janitor.v1.ListDeletesResponse.deletes:type_name -> lakerunner.janitor.v1.Delete
-	22, // 39: lakerunner.janitor.v1.GetCertificateResponse.delete:type_name -> lakerunner.janitor.v1.Delete
-	29, // 40: lakerunner.janitor.v1.GetCertificateResponse.segments:type_name -> lakerunner.janitor.v1.ErasedSegment
-	30, // 41: lakerunner.janitor.v1.GetCertificateResponse.objects:type_name -> lakerunner.janitor.v1.ErasedObject
-	53, // 42: lakerunner.janitor.v1.ErasedSegment.removed_at:type_name -> google.protobuf.Timestamp
-	53, // 43: lakerunner.janitor.v1.ErasedSegment.gone_at:type_name -> google.protobuf.Timestamp
-	54, // 44: lakerunner.janitor.v1.ErasedObject.object:type_name -> lakerunner.lake.v1.Object
-	53, // 45: lakerunner.janitor.v1.ErasedObject.done_at:type_name -> google.protobuf.Timestamp
-	33, // 46: lakerunner.janitor.v1.ListAuditLogResponse.entries:type_name -> lakerunner.janitor.v1.AuditEntry
-	53, // 47: lakerunner.janitor.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
-	49, // 48: lakerunner.janitor.v1.MaintainIndexResponse.rows_trimmed:type_name -> lakerunner.janitor.v1.MaintainIndexResponse.RowsTrimmedEntry
-	42, // 49: lakerunner.janitor.v1.MaintainIndexResponse.tables:type_name -> lakerunner.janitor.v1.TableSize
-	47, // 50: lakerunner.janitor.v1.GetStatusResponse.organizations:type_name -> lakerunner.janitor.v1.OrganizationStatus
-	5,  // 51: lakerunner.janitor.v1.OrganizationStatus.segments:type_name -> lakerunner.janitor.v1.Count
-	5,  // 52: lakerunner.janitor.v1.OrganizationStatus.debt:type_name -> lakerunner.janitor.v1.Count
-	55, // 53: lakerunner.janitor.v1.OrganizationStatus.ingest_lag:type_name -> google.protobuf.Duration
-	50, // 54: lakerunner.janitor.v1.OrganizationStatus.receipts:type_name -> lakerunner.janitor.v1.OrganizationStatus.ReceiptsEntry
-	51, // 55: lakerunner.janitor.v1.OrganizationStatus.buried:type_name -> lakerunner.janitor.v1.OrganizationStatus.BuriedEntry
-	5,  // 56: lakerunner.janitor.v1.OrganizationStatus.removed:type_name -> lakerunner.janitor.v1.Count
-	53, // 57: lakerunner.janitor.v1.OrganizationStatus.last_snapshot:type_name -> google.protobuf.Timestamp
-	4,  // 58: lakerunner.janitor.v1.OrganizationStatus.last_retention:type_name -> lakerunner.janitor.v1.RetentionRun
-	48, // 59: lakerunner.janitor.v1.OrganizationStatus.requests:type_name -> lakerunner.janitor.v1.Requests
-	2,  // 60: lakerunner.janitor.v1.JanitorService.RunRetention:input_type -> lakerunner.janitor.v1.RunRetentionRequest
-	6,  // 61: lakerunner.janitor.v1.JanitorService.ListRetentionRuns:input_type -> lakerunner.janitor.v1.ListRetentionRunsRequest
-	8,  // 62: lakerunner.janitor.v1.JanitorService.SweepFiles:input_type -> lakerunner.janitor.v1.SweepFilesRequest
-	10, // 63: lakerunner.janitor.v1.JanitorService.InspectFiles:input_type -> lakerunner.janitor.v1.InspectFilesRequest
-	13, // 64: lakerunner.janitor.v1.JanitorService.ListMissingFiles:input_type -> lakerunner.janitor.v1.ListMissingFilesRequest
-	15, // 65: lakerunner.janitor.v1.JanitorService.ReconcileObjects:input_type -> lakerunner.janitor.v1.ReconcileObjectsRequest
-	17, // 66: lakerunner.janitor.v1.JanitorService.ListCompleteness:input_type -> lakerunner.janitor.v1.ListCompletenessRequest
-	20, // 67: lakerunner.janitor.v1.JanitorService.DeleteData:input_type -> lakerunner.janitor.v1.DeleteDataRequest
-	23, // 68: lakerunner.janitor.v1.JanitorService.GetDelete:input_type -> lakerunner.janitor.v1.GetDeleteRequest
-	25, // 69: lakerunner.janitor.v1.JanitorService.ListDeletes:input_type -> lakerunner.janitor.v1.ListDeletesRequest
-	27, // 70: lakerunner.janitor.v1.JanitorService.GetCertificate:input_type -> lakerunner.janitor.v1.GetCertificateRequest
-	31, // 71: lakerunner.janitor.v1.JanitorService.ListAuditLog:input_type -> lakerunner.janitor.v1.ListAuditLogRequest
-	34, // 72: lakerunner.janitor.v1.JanitorService.VerifyAuditLog:input_type -> lakerunner.janitor.v1.VerifyAuditLogRequest
-	36, // 73: lakerunner.janitor.v1.JanitorService.ApplyFieldRules:input_type -> lakerunner.janitor.v1.ApplyFieldRulesRequest
-	38, // 74: lakerunner.janitor.v1.JanitorService.ManageRawObjects:input_type -> lakerunner.janitor.v1.ManageRawObjectsRequest
-	40, // 75: lakerunner.janitor.v1.JanitorService.MaintainIndex:input_type -> lakerunner.janitor.v1.MaintainIndexRequest
-	43, // 76: lakerunner.janitor.v1.JanitorService.ShipRecords:input_type -> lakerunner.janitor.v1.ShipRecordsRequest
-	45, // 77: lakerunner.janitor.v1.JanitorService.GetStatus:input_type -> lakerunner.janitor.v1.GetStatusRequest
-	3,  // 78: lakerunner.janitor.v1.JanitorService.RunRetention:output_type -> lakerunner.janitor.v1.RunRetentionResponse
-	7,  // 79: lakerunner.janitor.v1.JanitorService.ListRetentionRuns:output_type -> lakerunner.janitor.v1.ListRetentionRunsResponse
-	9,  // 80: lakerunner.janitor.v1.JanitorService.SweepFiles:output_type -> lakerunner.janitor.v1.SweepFilesResponse
-	11, // 81: lakerunner.janitor.v1.JanitorService.InspectFiles:output_type -> lakerunner.janitor.v1.InspectFilesResponse
-	14, // 82: lakerunner.janitor.v1.JanitorService.ListMissingFiles:output_type -> lakerunner.janitor.v1.ListMissingFilesResponse
-	16, // 83: lakerunner.janitor.v1.JanitorService.ReconcileObjects:output_type -> lakerunner.janitor.v1.ReconcileObjectsResponse
-	18, // 84: lakerunner.janitor.v1.JanitorService.ListCompleteness:output_type -> lakerunner.janitor.v1.ListCompletenessResponse
-	21, // 85: lakerunner.janitor.v1.JanitorService.DeleteData:output_type -> lakerunner.janitor.v1.DeleteDataResponse
-	24, // 86: lakerunner.janitor.v1.JanitorService.GetDelete:output_type -> lakerunner.janitor.v1.GetDeleteResponse
-	26, // 87: lakerunner.janitor.v1.JanitorService.ListDeletes:output_type -> lakerunner.janitor.v1.ListDeletesResponse
-	28, // 88: lakerunner.janitor.v1.JanitorService.GetCertificate:output_type -> lakerunner.janitor.v1.GetCertificateResponse
-	32, // 89: lakerunner.janitor.v1.JanitorService.ListAuditLog:output_type -> lakerunner.janitor.v1.ListAuditLogResponse
-	35, // 90: lakerunner.janitor.v1.JanitorService.VerifyAuditLog:output_type -> lakerunner.janitor.v1.VerifyAuditLogResponse
-	37, // 91: lakerunner.janitor.v1.JanitorService.ApplyFieldRules:output_type -> lakerunner.janitor.v1.ApplyFieldRulesResponse
-	39, // 92: lakerunner.janitor.v1.JanitorService.ManageRawObjects:output_type -> lakerunner.janitor.v1.ManageRawObjectsResponse
-	41, // 93: lakerunner.janitor.v1.JanitorService.MaintainIndex:output_type -> lakerunner.janitor.v1.MaintainIndexResponse
-	44, // 94: lakerunner.janitor.v1.JanitorService.ShipRecords:output_type -> lakerunner.janitor.v1.ShipRecordsResponse
-	46, // 95: lakerunner.janitor.v1.JanitorService.GetStatus:output_type -> lakerunner.janitor.v1.GetStatusResponse
-	78, // [78:96] is the sub-list for method output_type
-	60, // [60:78] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	54, // 10: lakerunner.janitor.v1.RetentionRun.resolution:type_name -> google.protobuf.Duration
+	4,  // 11: lakerunner.janitor.v1.ListRetentionRunsResponse.runs:type_name -> lakerunner.janitor.v1.RetentionRun
+	52, // 12: lakerunner.janitor.v1.InspectFilesRequest.signal:type_name -> lakerunner.lake.v1.Signal
+	53, // 13: lakerunner.janitor.v1.InspectFilesRequest.start:type_name -> google.protobuf.Timestamp
+	53, // 14: lakerunner.janitor.v1.InspectFilesRequest.end:type_name -> google.protobuf.Timestamp
+	12, // 15: lakerunner.janitor.v1.InspectFilesResponse.missing:type_name -> lakerunner.janitor.v1.MissingFile
+	52, // 16: lakerunner.janitor.v1.MissingFile.signal:type_name -> lakerunner.lake.v1.Signal
+	53, // 17: lakerunner.janitor.v1.MissingFile.window_start:type_name -> google.protobuf.Timestamp
+	53, // 18: lakerunner.janitor.v1.MissingFile.missing_since:type_name -> google.protobuf.Timestamp
+	12, // 19: lakerunner.janitor.v1.ListMissingFilesResponse.missing:type_name -> lakerunner.janitor.v1.MissingFile
+	55, // 20: lakerunner.janitor.v1.ReconcileObjectsResponse.first_missed:type_name -> lakerunner.lake.v1.Object
+	53, // 21: lakerunner.janitor.v1.ListCompletenessRequest.start:type_name -> google.protobuf.Timestamp
+	53, // 22: lakerunner.janitor.v1.ListCompletenessRequest.end:type_name -> google.protobuf.Timestamp
+	19, // 23: lakerunner.janitor.v1.ListCompletenessResponse.hours:type_name -> lakerunner.janitor.v1.Completeness
+	53, // 24: lakerunner.janitor.v1.Completeness.hour:type_name -> google.protobuf.Timestamp
+	53, // 25: lakerunner.janitor.v1.Completeness.compared_at:type_name -> google.protobuf.Timestamp
+	52, // 26: lakerunner.janitor.v1.DeleteDataRequest.signal:type_name -> lakerunner.lake.v1.Signal
+	53, // 27: lakerunner.janitor.v1.DeleteDataRequest.start:type_name -> google.protobuf.Timestamp
+	53, // 28: lakerunner.janitor.v1.DeleteDataRequest.end:type_name -> google.protobuf.Timestamp
+	0,  // 29: lakerunner.janitor.v1.DeleteDataRequest.sources:type_name -> lakerunner.janitor.v1.SourcePolicy
+	22, // 30: lakerunner.janitor.v1.DeleteDataResponse.delete:type_name -> lakerunner.janitor.v1.Delete
+	52, // 31: lakerunner.janitor.v1.Delete.signal:type_name -> lakerunner.lake.v1.Signal
+	53, // 32: lakerunner.janitor.v1.Delete.start:type_name -> google.protobuf.Timestamp
+	53, // 33: lakerunner.janitor.v1.Delete.end:type_name -> google.protobuf.Timestamp
+	0,  // 34: lakerunner.janitor.v1.Delete.sources:type_name -> lakerunner.janitor.v1.SourcePolicy
+	1,  // 35: lakerunner.janitor.v1.Delete.state:type_name -> lakerunner.janitor.v1.DeleteState
+	53, // 36: lakerunner.janitor.v1.Delete.created_at:type_name -> google.protobuf.Timestamp
+	53, // 37: lakerunner.janitor.v1.Delete.updated_at:type_name -> google.protobuf.Timestamp
+	22, // 38: lakerunner.janitor.v1.GetDeleteResponse.delete:type_name -> lakerunner.janitor.v1.Delete
+	22, // 39: lakerunner.janitor.v1.ListDeletesResponse.deletes:type_name -> lakerunner.janitor.v1.Delete
+	22, // 40: lakerunner.janitor.v1.GetCertificateResponse.delete:type_name -> lakerunner.janitor.v1.Delete
+	29, // 41: lakerunner.janitor.v1.GetCertificateResponse.segments:type_name -> lakerunner.janitor.v1.ErasedSegment
+	30, // 42: lakerunner.janitor.v1.GetCertificateResponse.objects:type_name -> lakerunner.janitor.v1.ErasedObject
+	53, // 43: lakerunner.janitor.v1.ErasedSegment.removed_at:type_name -> google.protobuf.Timestamp
+	53, // 44: lakerunner.janitor.v1.ErasedSegment.gone_at:type_name -> google.protobuf.Timestamp
+	55, // 45: lakerunner.janitor.v1.ErasedObject.object:type_name -> lakerunner.lake.v1.Object
+	53, // 46: lakerunner.janitor.v1.ErasedObject.done_at:type_name -> google.protobuf.Timestamp
+	33, // 47: lakerunner.janitor.v1.ListAuditLogResponse.entries:type_name -> lakerunner.janitor.v1.AuditEntry
+	53, // 48: lakerunner.janitor.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	49, // 49: lakerunner.janitor.v1.MaintainIndexResponse.rows_trimmed:type_name -> lakerunner.janitor.v1.MaintainIndexResponse.RowsTrimmedEntry
+	42, // 50: lakerunner.janitor.v1.MaintainIndexResponse.tables:type_name -> lakerunner.janitor.v1.TableSize
+	47, // 51: lakerunner.janitor.v1.GetStatusResponse.organizations:type_name -> lakerunner.janitor.v1.OrganizationStatus
+	5,  // 52: lakerunner.janitor.v1.OrganizationStatus.segments:type_name -> lakerunner.janitor.v1.Count
+	5,  // 53: lakerunner.janitor.v1.OrganizationStatus.debt:type_name -> lakerunner.janitor.v1.Count
+	54, // 54: lakerunner.janitor.v1.OrganizationStatus.ingest_lag:type_name -> google.protobuf.Duration
+	50, // 55: lakerunner.janitor.v1.OrganizationStatus.receipts:type_name -> lakerunner.janitor.v1.OrganizationStatus.ReceiptsEntry
+	51, // 56: lakerunner.janitor.v1.OrganizationStatus.buried:type_name -> lakerunner.janitor.v1.OrganizationStatus.BuriedEntry
+	5,  // 57: lakerunner.janitor.v1.OrganizationStatus.removed:type_name -> lakerunner.janitor.v1.Count
+	53, // 58: lakerunner.janitor.v1.OrganizationStatus.last_snapshot:type_name -> google.protobuf.Timestamp
+	4,  // 59: lakerunner.janitor.v1.OrganizationStatus.last_retention:type_name -> lakerunner.janitor.v1.RetentionRun
+	48, // 60: lakerunner.janitor.v1.OrganizationStatus.requests:type_name -> lakerunner.janitor.v1.Requests
+	5,  // 61: lakerunner.janitor.v1.OrganizationStatus.rollups:type_name -> lakerunner.janitor.v1.Count
+	2,  // 62: lakerunner.janitor.v1.JanitorService.RunRetention:input_type -> lakerunner.janitor.v1.RunRetentionRequest
+	6,  // 63: lakerunner.janitor.v1.JanitorService.ListRetentionRuns:input_type -> lakerunner.janitor.v1.ListRetentionRunsRequest
+	8,  // 64: lakerunner.janitor.v1.JanitorService.SweepFiles:input_type -> lakerunner.janitor.v1.SweepFilesRequest
+	10, // 65: lakerunner.janitor.v1.JanitorService.InspectFiles:input_type -> lakerunner.janitor.v1.InspectFilesRequest
+	13, // 66: lakerunner.janitor.v1.JanitorService.ListMissingFiles:input_type -> lakerunner.janitor.v1.ListMissingFilesRequest
+	15, // 67: lakerunner.janitor.v1.JanitorService.ReconcileObjects:input_type -> lakerunner.janitor.v1.ReconcileObjectsRequest
+	17, // 68: lakerunner.janitor.v1.JanitorService.ListCompleteness:input_type -> lakerunner.janitor.v1.ListCompletenessRequest
+	20, // 69: lakerunner.janitor.v1.JanitorService.DeleteData:input_type -> lakerunner.janitor.v1.DeleteDataRequest
+	23, // 70: lakerunner.janitor.v1.JanitorService.GetDelete:input_type -> lakerunner.janitor.v1.GetDeleteRequest
+	25, // 71: lakerunner.janitor.v1.JanitorService.ListDeletes:input_type -> lakerunner.janitor.v1.ListDeletesRequest
+	27, // 72: lakerunner.janitor.v1.JanitorService.GetCertificate:input_type -> lakerunner.janitor.v1.GetCertificateRequest
+	31, // 73: lakerunner.janitor.v1.JanitorService.ListAuditLog:input_type -> lakerunner.janitor.v1.ListAuditLogRequest
+	34, // 74: lakerunner.janitor.v1.JanitorService.VerifyAuditLog:input_type -> lakerunner.janitor.v1.VerifyAuditLogRequest
+	36, // 75: lakerunner.janitor.v1.JanitorService.ApplyFieldRules:input_type -> lakerunner.janitor.v1.ApplyFieldRulesRequest
+	38, // 76: lakerunner.janitor.v1.JanitorService.ManageRawObjects:input_type -> lakerunner.janitor.v1.ManageRawObjectsRequest
+	40, // 77: lakerunner.janitor.v1.JanitorService.MaintainIndex:input_type -> lakerunner.janitor.v1.MaintainIndexRequest
+	43, // 78: lakerunner.janitor.v1.JanitorService.ShipRecords:input_type -> lakerunner.janitor.v1.ShipRecordsRequest
+	45, // 79: lakerunner.janitor.v1.JanitorService.GetStatus:input_type -> lakerunner.janitor.v1.GetStatusRequest
+	3,  // 80: lakerunner.janitor.v1.JanitorService.RunRetention:output_type -> lakerunner.janitor.v1.RunRetentionResponse
+	7,  // 81: lakerunner.janitor.v1.JanitorService.ListRetentionRuns:output_type -> lakerunner.janitor.v1.ListRetentionRunsResponse
+	9,  // 82: lakerunner.janitor.v1.JanitorService.SweepFiles:output_type -> lakerunner.janitor.v1.SweepFilesResponse
+	11, // 83: lakerunner.janitor.v1.JanitorService.InspectFiles:output_type -> lakerunner.janitor.v1.InspectFilesResponse
+	14, // 84: lakerunner.janitor.v1.JanitorService.ListMissingFiles:output_type -> lakerunner.janitor.v1.ListMissingFilesResponse
+	16, // 85: lakerunner.janitor.v1.JanitorService.ReconcileObjects:output_type -> lakerunner.janitor.v1.ReconcileObjectsResponse
+	18, // 86: lakerunner.janitor.v1.JanitorService.ListCompleteness:output_type -> lakerunner.janitor.v1.ListCompletenessResponse
+	21, // 87: lakerunner.janitor.v1.JanitorService.DeleteData:output_type -> lakerunner.janitor.v1.DeleteDataResponse
+	24, // 88: lakerunner.janitor.v1.JanitorService.GetDelete:output_type -> lakerunner.janitor.v1.GetDeleteResponse
+	26, // 89: lakerunner.janitor.v1.JanitorService.ListDeletes:output_type -> lakerunner.janitor.v1.ListDeletesResponse
+	28, // 90: lakerunner.janitor.v1.JanitorService.GetCertificate:output_type -> lakerunner.janitor.v1.GetCertificateResponse
+	32, // 91: lakerunner.janitor.v1.JanitorService.ListAuditLog:output_type -> lakerunner.janitor.v1.ListAuditLogResponse
+	35, // 92: lakerunner.janitor.v1.JanitorService.VerifyAuditLog:output_type -> lakerunner.janitor.v1.VerifyAuditLogResponse
+	37, // 93: lakerunner.janitor.v1.JanitorService.ApplyFieldRules:output_type -> lakerunner.janitor.v1.ApplyFieldRulesResponse
+	39, // 94: lakerunner.janitor.v1.JanitorService.ManageRawObjects:output_type -> lakerunner.janitor.v1.ManageRawObjectsResponse
+	41, // 95: lakerunner.janitor.v1.JanitorService.MaintainIndex:output_type -> lakerunner.janitor.v1.MaintainIndexResponse
+	44, // 96: lakerunner.janitor.v1.JanitorService.ShipRecords:output_type -> lakerunner.janitor.v1.ShipRecordsResponse
+	46, // 97: lakerunner.janitor.v1.JanitorService.GetStatus:output_type -> lakerunner.janitor.v1.GetStatusResponse
+	80, // [80:98] is the sub-list for method output_type
+	62, // [62:80] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_lakerunner_janitor_v1_janitor_proto_init() }
