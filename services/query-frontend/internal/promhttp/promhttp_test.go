@@ -317,6 +317,14 @@ func TestWhatAnAnswerSaysBeside(t *testing.T) {
 		l.same(got["warnings"], `["PromQL warning: quantile value should be between 0 and 1, got 2 (1:10)"]`)
 	})
 
+	t.Run("that rollups answered", func(t *testing.T) {
+		t.Parallel()
+		l := setup(t, "name: Acme")
+		l.put(workertest.MetricSegment{Resolution: time.Minute, Series: scraped()})
+		got := l.get("query_range", "query", "count_over_time(up[5m])", "start", seconds(300), "end", seconds(600), "step", "60")
+		l.same(got["infos"], `["lakerunner: answered from rollups of 1m, exactly"]`)
+	})
+
 	t.Run("that a limit cut it", func(t *testing.T) {
 		t.Parallel()
 		l := l.of(t)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	jsoniter "github.com/json-iterator/go"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/util/jsonutil"
 
 	"github.com/lakerunner/lakerunner/pkg/prom"
@@ -92,10 +93,11 @@ func (f *form) checkQuery(req *query.MetricRequest) {
 
 // resolutionInfo says that a rollup answered, and how exactly.
 func resolutionInfo(resolution time.Duration, bound float64) string {
+	name := model.Duration(resolution).String()
 	if bound == 0 {
-		return fmt.Sprintf("lakerunner: answered from rollups of %s, exactly", resolution)
+		return fmt.Sprintf("lakerunner: answered from rollups of %s, exactly", name)
 	}
-	return fmt.Sprintf("lakerunner: answered from rollups of %s, with a relative error of at most %g", resolution, bound)
+	return fmt.Sprintf("lakerunner: answered from rollups of %s, with a relative error of at most %g", name, bound)
 }
 
 // statistics are what Prometheus says of a query when it is asked to.
