@@ -3,7 +3,6 @@
 package metrics
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -105,7 +104,7 @@ func (s *Scan) rollups(ctx context.Context, q *Vector) ([]prom.Series, annotatio
 	if err != nil {
 		return nil, nil, err
 	}
-	r := &rolled{scan: s, found: f, asked: a}
+	r := &rolled{scan: s, found: f, asked: a, order: byWindow(f.catalogues)}
 	if err := r.evaluate(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -120,10 +119,23 @@ type rolled struct {
 	scan  *Scan
 	found *found
 	asked *asked
+	order []int // of segments, by their windows
 
 	mu      sync.Mutex
 	series  []prom.Series
 	remarks annotations.Annotations
+}
+
+// byWindow is the order of segments by the starts of their windows.
+func byWindow(catalogues []*metricfile.Catalogue) []int {
+	var order []int
+	for i, c := range catalogues {
+		if c != nil {
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return catalogues[a].Window.Start.Compare(catalogues[b].Window.Start) })
+	return order
 }
 
 // evaluate answers the question for each series.
@@ -167,16 +179,16 @@ type roller struct {
 	answer    rollup.Answer
 	series    []prom.Series
 	remarks   annotations.Annotations
-	lanes     []*rollup.Lane // of all rows of a block, track by track; their memory is used again
-	places    []bucketPlace
+	lanes     []*rollup.Lane  // of all rows of a block, track by track; their memory is used again
+	places    [][]bucketPlace // by segment
 }
 
 // bucketPlace is where buckets of a row are.
 type bucketPlace struct {
-	start int64 // of their window
-	row   *row
-	part  *part
-	lane  int // the first of the row's
+	row  *row
+	part *part
+	lane int // the first of the row's
+	want metricfile.RollupColumns
 }
 
 // lanesOf are the lanes of one Prometheus series.
@@ -192,12 +204,14 @@ func (e *roller) block(ctx context.Context, units [][]*row) error {
 	if err != nil {
 		return err
 	}
-	for i := range e.places {
-		if i%rowsAtOnce == 0 && ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err := e.read(&e.places[i]); err != nil {
+	for _, segment := range e.of.order {
+		if err := ctx.Err(); err != nil {
 			return err
+		}
+		for i := range e.places[segment] {
+			if err := e.read(&e.places[segment][i]); err != nil {
+				return err
+			}
 		}
 	}
 	if err := e.count(lanes); err != nil {
@@ -212,18 +226,23 @@ func (e *roller) block(ctx context.Context, units [][]*row) error {
 	return nil
 }
 
-// plan makes empty lanes for the chosen series of rows, says how many, and lists where their buckets are, window by window.
+// plan makes empty lanes for the chosen series of rows, says how many, and lists where their buckets are.
 func (e *roller) plan(units [][]*row) (lanes int, err error) {
-	e.places = e.places[:0]
-	catalogues := e.of.found.catalogues
+	if e.places == nil {
+		e.places = make([][]bucketPlace, len(e.of.scan.segments))
+	}
+	for i := range e.places {
+		e.places[i] = e.places[i][:0]
+	}
 	for _, rows := range units {
 		for _, r := range rows {
+			want := columnsOf(e.of.asked.question.Function, r.series)
 			for i := range r.parts {
 				p := &r.parts[i]
 				if len(p.hidden) > 0 || len(e.of.scan.segments[p.segment].Masked) > 0 {
 					return 0, fmt.Errorf("%w: points of %s were deleted or masked", rollup.ErrInexact, r.name)
 				}
-				e.places = append(e.places, bucketPlace{catalogues[p.segment].Window.Start.UnixNano(), r, p, lanes})
+				e.places[p.segment] = append(e.places[p.segment], bucketPlace{r, p, lanes, want})
 			}
 			for range r.tracks {
 				e.lane(lanes, r.series)
@@ -231,10 +250,36 @@ func (e *roller) plan(units [][]*row) (lanes int, err error) {
 			}
 		}
 	}
-	slices.SortFunc(e.places, func(a, b bucketPlace) int {
-		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.part.segment, b.part.segment), cmp.Compare(a.part.ordinal, b.part.ordinal))
-	})
 	return lanes, nil
+}
+
+// columnsOf are the columns that a function looks at. Of native histograms all are read.
+func columnsOf(f rollup.Function, s *metricfile.Series) metricfile.RollupColumns {
+	if s.Kind == metricfile.KindHistogram {
+		return metricfile.WantWholeRollup
+	}
+	switch f {
+	case rollup.Count, rollup.Present, rollup.Timestamp, rollup.FirstTime, rollup.LastTime:
+		return 0
+	case rollup.Instant, rollup.Last:
+		return metricfile.WantLast
+	case rollup.First:
+		return metricfile.WantFirst
+	case rollup.Delta:
+		return metricfile.WantFirst | metricfile.WantLast
+	case rollup.Rate, rollup.Increase:
+		if s.Delta {
+			return metricfile.WantSum
+		}
+		return metricfile.WantFirst | metricfile.WantLast | metricfile.WantIncrease
+	case rollup.Sum:
+		return metricfile.WantSum
+	case rollup.Min:
+		return metricfile.WantMin
+	case rollup.Max:
+		return metricfile.WantMax
+	}
+	return metricfile.WantWholeRollup
 }
 
 // lane empties a lane, or makes one.
@@ -252,7 +297,7 @@ func (e *roller) read(p *bucketPlace) error {
 	if err != nil {
 		return err
 	}
-	if err := reader.Rollup(p.part.ordinal, &e.rollup); err != nil {
+	if err := reader.RollupOnly(p.part.ordinal, p.want, &e.rollup); err != nil {
 		return fmt.Errorf("read segment %s: %w", e.of.scan.segments[p.part.segment].File.Key, err)
 	}
 	e.of.scan.Statistics.Rows.Add(int64(e.rollup.Len()))
