@@ -77,7 +77,7 @@ func broken(e edge) string {
 }
 
 func mayUseEngine(from string) bool {
-	return under(from, "pkg/engine") || under(from, "pkg/segfile") || service(from) == "query-worker" || service(from) == "lakerunner"
+	return under(from, "pkg/engine") || under(from, "pkg/segfile") || under(from, "pkg/metricfile") || service(from) == "query-worker" || service(from) == "lakerunner"
 }
 
 // service returns the name of the service that a folder belongs to.
