@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -80,9 +81,10 @@ type commit struct {
 	marked   []db.MarkSegmentsRow
 	touched  []touched
 
-	lostRollups map[rolledWindow]bool // whose segments are removed, and not replaced
-	bumps       map[hour]bump         // the versions that are locked
-	versions    map[hour]db.BumpVersionsRow
+	lostRollups   map[rolledWindow]bool // whose segments are removed, and not replaced
+	markedRollups map[rolledWindow]bool
+	bumps         map[hour]bump // the versions that are locked
+	versions      map[hour]db.BumpVersionsRow
 }
 
 // touched is a window whose answers this edit changes.
@@ -536,8 +538,8 @@ func (c *commit) record(ctx context.Context) error {
 	for _, rolled := range c.edit.Rolled {
 		r.rollups = append(r.rollups, rolledOf(rolled))
 	}
-	for lost := range c.lostRollups {
-		r.rollups = append(r.rollups, lost)
+	for _, others := range []map[rolledWindow]bool{c.lostRollups, c.markedRollups} {
+		r.rollups = slices.AppendSeq(r.rollups, maps.Keys(others))
 	}
 	r.receipts = slices.Clone(c.hidden)
 	for _, o := range c.edit.Outcomes {

@@ -83,8 +83,14 @@ func (c *commit) roll(ctx context.Context) error {
 	if err := c.loseRollups(ctx); err != nil {
 		return err
 	}
-	if len(c.edit.Rolled) == 0 {
-		return nil
+	if err := c.markRollups(ctx); err != nil || len(c.edit.Rolled) == 0 {
+		return err
+	}
+	erasing := c.lease.Kind == lake.TaskErase
+	if erasing {
+		if err := c.checkHeld(ctx); err != nil {
+			return err
+		}
 	}
 	p := db.PutRollupsParams{Organization: string(c.lease.Organization), Lease: string(c.lease.ID)}
 	left := db.RollupSegmentsLeftParams{Organization: string(c.lease.Organization), Lease: string(c.lease.ID)}
@@ -118,7 +124,7 @@ func (c *commit) roll(ctx context.Context) error {
 	if n > 0 {
 		return fault.New(fault.Conflict, "%d segments of earlier rollups are not removed", n)
 	}
-	if !expired {
+	if !expired || erasing {
 		return nil
 	}
 	return c.checkWhole(ctx)
@@ -156,6 +162,44 @@ func (c *commit) checkWhole(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// checkHeld refuses what is made for deletes, unless it is made of a rollup that lacks nothing but these deletes. Then it does not matter
+// whether the rows are all there.
+func (c *commit) checkHeld(ctx context.Context) error {
+	for _, r := range c.edit.Rolled {
+		b, err := readBook(ctx, c.q, c.lease.Organization, r.Signal, r.Window)
+		if err != nil {
+			return err
+		}
+		before, known := b.rollups[r.Resolution][spanOf(r.Window)]
+		if !known || RollupStanding(before.State) != RollupRolled || !b.held(before) {
+			return fault.New(fault.Conflict, "the window at %s has no rollup to %s that lacks deletes alone", r.Window.Start, r.Resolution)
+		}
+	}
+	return nil
+}
+
+// markRollups says of rollups whose segments are marked which deletes were applied to them.
+func (c *commit) markRollups(ctx context.Context) error {
+	c.markedRollups = make(map[rolledWindow]bool)
+	p := db.MarkRollupsParams{Organization: string(c.lease.Organization), Lease: string(c.lease.ID)}
+	for _, m := range c.marked {
+		w := rolledWindow{signalAt(m.Signal), time.Duration(m.Resolution), span{m.WindowStart.Unix(), time.Duration(m.WindowLength)}}
+		if m.Resolution == 0 || c.markedRollups[w] {
+			continue
+		}
+		c.markedRollups[w] = true
+		p.Signals = append(p.Signals, int16(w.signal))
+		p.Places = append(p.Places, m.Signal)
+		p.Resolutions = append(p.Resolutions, m.Resolution)
+		p.WindowStarts = append(p.WindowStarts, m.WindowStart)
+		p.WindowLengths = append(p.WindowLengths, m.WindowLength)
+	}
+	if len(p.Signals) == 0 {
+		return nil
+	}
+	return c.q.MarkRollups(ctx, p)
 }
 
 func (c *commit) loseRollups(ctx context.Context) error {

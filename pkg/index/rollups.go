@@ -58,6 +58,8 @@ type Rollup struct {
 	AppliedDelete lake.DeleteID
 	// Current says that the window has the rows that it had when the rollup was made or skipped, and that no later delete masks some of them.
 	Current bool
+	// Held says the same, but for deletes: it is current, or would be if later deletes were applied to it.
+	Held bool
 	// Segments are the live ones of the rollup, current or not. One that is made anew removes them.
 	Segments []lake.Segment
 }
@@ -189,8 +191,11 @@ func (b *book) expired(w lake.Window) bool {
 }
 
 // holds reports whether what is known of a rollup is of the rows that there are.
-func (b *book) holds(r db.RollupsWithinRow) bool {
-	return !r.Masked && r.Version == b.version(windowOf(r.WindowStart, r.WindowLength))
+func (b *book) holds(r db.RollupsWithinRow) bool { return !r.Masked && b.held(r) }
+
+// held reports the same, whatever deletes there are.
+func (b *book) held(r db.RollupsWithinRow) bool {
+	return r.Version == b.version(windowOf(r.WindowStart, r.WindowLength))
 }
 
 // covered reports whether the current rollups of a resolution answer for all hours of a window.
@@ -243,10 +248,10 @@ func (b *book) withSegments(ctx context.Context, w windowRead) ([]Rollup, error)
 	for _, r := range b.listed {
 		rollup := Rollup{
 			Window: windowOf(r.WindowStart, r.WindowLength), Resolution: time.Duration(r.Resolution), Standing: RollupStanding(r.State),
-			AppliedDelete: lake.DeleteID(r.AppliedDelete), Current: b.holds(r),
+			AppliedDelete: lake.DeleteID(r.AppliedDelete), Current: b.holds(r), Held: b.held(r),
 		}
 		if rollup.Standing == RollupDropped || rollup.Standing == RollupExpired {
-			rollup.Current = false
+			rollup.Current, rollup.Held = false, false
 		}
 		rollup.Segments = segments[place{spanOf(rollup.Window), r.Resolution}]
 		out = append(out, rollup)

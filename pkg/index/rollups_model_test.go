@@ -139,6 +139,11 @@ func (m *rollupModel) try(w lake.Window, resolution time.Duration, read func(lak
 		}
 	}
 	m.files[edit.Add[0].Key] = content
+	m.finish(lease, edit)
+}
+
+// finish commits what may be refused.
+func (m *rollupModel) finish(lease *lake.Lease, edit lake.Edit) {
 	err := m.Commit(m.Context(), lease, edit)
 	if err == nil {
 		return
@@ -182,16 +187,37 @@ func (m *rollupModel) expireTier() {
 	}
 }
 
-// erase removes a rollup under a delete.
+// erase removes a rollup under a delete, or takes the deleted rows out of it, or marks it if there are none.
 func (m *rollupModel) erase() {
-	found := slices.DeleteFunc(m.rollupSegments(), func(s lake.Segment) bool { return m.r.IntN(2) == 0 })
+	found := slices.DeleteFunc(m.rollupSegments(), func(lake.Segment) bool { return m.r.IntN(2) == 0 })
 	if len(found) == 0 {
 		return
 	}
-	if err := m.Enqueue(m.Context(), []lake.Task{{Kind: lake.TaskErase, Organization: acme, Signal: lake.SignalLogs}}); err != nil {
+	old := found[0]
+	if m.r.IntN(4) == 0 {
+		m.commit(m.claimErase(), lake.Edit{Remove: []lake.SegmentID{old.ID}})
+		return
+	}
+	state := m.rollupWindow(old.Window)
+	deletes, _, err := m.Deletes(m.Context(), index.DeleteQuery{Organization: acme, After: old.AppliedDelete})
+	if err != nil {
 		m.Fatal(err)
 	}
-	m.commit(m.claim(index.Batch{Kind: lake.TaskErase}), lake.Edit{Remove: []lake.SegmentID{found[0].ID}})
+	content, changed := map[lake.Window][]lake.ReceiptID{}, false
+	for w, ids := range m.files[old.Key] {
+		content[w] = slices.DeleteFunc(slices.Clone(ids), func(id lake.ReceiptID) bool {
+			return slices.ContainsFunc(deletes, func(d lake.Delete) bool { return taken(d, id) && w.Start.Before(d.End) && d.Start.Before(w.End()) })
+		})
+		changed = changed || len(content[w]) != len(ids)
+	}
+	lease := m.claimErase()
+	edit := rolledUp(lease, state, old.Resolution)
+	if !changed {
+		edit = lake.Edit{Marks: []lake.Mark{{Segment: old.ID, AppliedDelete: state.Latest}}}
+	} else {
+		m.files[edit.Add[0].Key] = content
+	}
+	m.finish(lease, edit)
 }
 
 func (m *rollupModel) rollupSegments() []lake.Segment {

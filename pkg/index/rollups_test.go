@@ -596,6 +596,58 @@ func TestRule21DeletesReachRollups(t *testing.T) {
 		l.wantFault(l.Commit(t.Context(), lease, rolledUp(lease, state, time.Minute)), fault.Conflict)
 	})
 
+	t.Run("for it a rollup is made anew of itself, or marked, though the rows are gone", func(t *testing.T) {
+		l := setup(t)
+		raw := l.ingestAt("a", hour)
+		l.rollOrFail(hour, time.Minute)
+		l.rollOrFail(day, time.Hour)
+		l.remove(raw.ID)
+		d := l.createDelete(deletion(`{a="b"}`))
+		l.wantRollups(time.Minute, 0, 0)
+		l.wantFault(l.roll(hour, time.Minute), fault.Conflict)
+		state := l.rollupWindow(hour)
+		if !state.Rollups[0].Held || state.Rollups[0].Current {
+			t.Errorf("got %+v", state.Rollups[0])
+		}
+		lease := l.claimErase()
+		l.commit(lease, rolledUp(lease, state, time.Minute))
+		l.wantRollups(time.Minute, 1)
+		l.wantRollups(time.Hour, 0, 0)
+
+		lease = l.claimErase()
+		l.commit(lease, lake.Edit{Marks: []lake.Mark{{Segment: l.rollupWindow(day).Rollups[1].Segments[0].ID, AppliedDelete: d.ID}}})
+		l.wantRollups(time.Hour, 1)
+		if under, err := l.SegmentsUnderDelete(t.Context(), d.ID, 0, 0); err != nil || len(under) != 0 {
+			t.Errorf("under the delete: %+v (%v)", under, err)
+		}
+		fresh := rebuilt(t, nil, l.records(acme))
+		fresh.wantRollups(time.Minute, 1)
+		fresh.wantRollups(time.Hour, 1)
+	})
+
+	t.Run("but not of one that lacks rows, and a mark of one shard is not of all", func(t *testing.T) {
+		l := setup(t)
+		l.ingestAt("a", hour)
+		state := l.rollupWindow(hour)
+		lease := l.claimRollup(hour, time.Minute)
+		edit := rolledUp(lease, state, time.Minute)
+		edit.Add = append(edit.Add, rollupSegment(lease, 1, hour, time.Minute, 0))
+		l.commit(lease, edit)
+		d := l.createDelete(deletion(`{a="b"}`))
+		segments := l.rollupWindow(hour).Rollups[0].Segments
+		for i, want := range []int{0, 2} {
+			lease = l.claimErase()
+			l.commit(lease, lake.Edit{Marks: []lake.Mark{{Segment: segments[i].ID, AppliedDelete: d.ID}}})
+			if got := len(l.lookupRollups(time.Minute).Segments); got != want {
+				t.Errorf("after %d marks %d segments are answered, want %d", i+1, got, want)
+			}
+		}
+		l.ingestAt("late", hour)
+		l.createDelete(deletion(`{a="b"}`))
+		lease = l.claimErase()
+		l.wantFault(l.Commit(t.Context(), lease, rolledUp(lease, l.rollupWindow(hour), time.Minute)), fault.Conflict)
+	})
+
 	t.Run("its files go, and it is made anew where the rows are", func(t *testing.T) {
 		l := setup(t)
 		raw := l.ingestAt("a", hour)
@@ -603,10 +655,7 @@ func TestRule21DeletesReachRollups(t *testing.T) {
 		l.rollOrFail(day, time.Hour)
 		l.remove(raw.ID)
 		l.createDelete(deletion(`{a="b"}`))
-		if err := l.Enqueue(t.Context(), []lake.Task{{Kind: lake.TaskErase, Organization: acme, Signal: lake.SignalLogs}}); err != nil {
-			t.Fatal(err)
-		}
-		lease := l.claim(index.Batch{Kind: lake.TaskErase})
+		lease := l.claimErase()
 		var edit lake.Edit
 		for _, r := range l.rollupWindow(day).Rollups {
 			for _, s := range r.Segments {
@@ -623,13 +672,19 @@ func TestRule21DeletesReachRollups(t *testing.T) {
 		other := setupAgain(l)
 		other.ingestAt("a", hour)
 		other.rollOrFail(hour, time.Minute)
-		if err := other.Enqueue(t.Context(), []lake.Task{{Kind: lake.TaskErase, Organization: acme, Signal: lake.SignalLogs}}); err != nil {
-			t.Fatal(err)
-		}
-		lease = other.claim(index.Batch{Kind: lake.TaskErase})
+		lease = other.claimErase()
 		other.commit(lease, lake.Edit{Remove: []lake.SegmentID{other.lookupRollups(time.Minute).Segments[0].ID}})
 		other.wantRollupDebt([]lake.Window{hour}, []lake.Window{day})
 	})
+}
+
+// claimErase leases the work of deletes.
+func (l *lab) claimErase() *lake.Lease {
+	l.Helper()
+	if err := l.Enqueue(l.Context(), []lake.Task{{Kind: lake.TaskErase, Organization: acme, Signal: lake.SignalLogs}}); err != nil {
+		l.Fatal(err)
+	}
+	return l.claim(index.Batch{Kind: lake.TaskErase})
 }
 
 // setupAgain is another lab in the same test.

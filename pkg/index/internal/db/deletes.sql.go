@@ -48,7 +48,7 @@ WITH hours AS MATERIALIZED (
     FOR UPDATE
 )
 UPDATE window_versions
-SET version = window_versions.version + 1
+SET quiet = window_versions.quiet + 1
 FROM hours
 WHERE window_versions.organization = hours.organization
   AND window_versions.signal = hours.signal
@@ -62,8 +62,8 @@ type BumpVersionsBetweenParams struct {
 	EndHour      time.Time
 }
 
-// Adds to the versions of the hours of a range that have one: the others have no rows. In the order of the key, as
-// BumpVersions. Served by window_versions_pkey; bounded by the hours that an organization has rows of.
+// Adds to the versions of the hours of a range that have one: the others have no rows. Quietly, since a rollup says by a number which
+// deletes it knows. In the order of the key, as BumpVersions. Served by window_versions_pkey; bounded by the hours that an organization has rows of.
 func (q *Queries) BumpVersionsBetween(ctx context.Context, arg BumpVersionsBetweenParams) error {
 	_, err := q.db.Exec(ctx, bumpVersionsBetween,
 		arg.Organization,

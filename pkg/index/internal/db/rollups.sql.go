@@ -363,6 +363,62 @@ func (q *Queries) LoseRollups(ctx context.Context, arg LoseRollupsParams) (int64
 	return result.RowsAffected(), nil
 }
 
+const markRollups = `-- name: MarkRollups :exec
+WITH marked AS (
+    SELECT unnest($3::smallint[]) AS signal,
+           unnest($4::smallint[]) AS place,
+           unnest($5::bigint[]) AS resolution,
+           unnest($6::timestamptz[]) AS window_start,
+           unnest($7::bigint[]) AS window_length
+)
+UPDATE rollups
+SET applied_delete = greatest(rollups.applied_delete, applied.applied_delete),
+    lease = $1,
+    rolled_at = clock_timestamp()
+FROM marked
+CROSS JOIN LATERAL (
+    SELECT min(s.applied_delete) AS applied_delete
+    FROM segments s
+    WHERE s.organization = $2
+      AND s.signal = marked.place
+      AND s.resolution = marked.resolution
+      AND s.window_start = marked.window_start
+      AND s.window_length = marked.window_length
+      AND s.removed_at IS NULL
+) applied
+WHERE rollups.organization = $2
+  AND rollups.signal = marked.signal
+  AND rollups.resolution = marked.resolution
+  AND rollups.window_start = marked.window_start
+  AND rollups.window_length = marked.window_length
+  AND applied.applied_delete IS NOT NULL
+`
+
+type MarkRollupsParams struct {
+	Lease         string
+	Organization  string
+	Signals       []int16
+	Places        []int16
+	Resolutions   []int64
+	WindowStarts  []time.Time
+	WindowLengths []int64
+}
+
+// Says of rollups that the deletes were applied to them which were applied to all of their live segments. Served by rollups_pkey and
+// segments_rollups_lookup; bounded by the arrays.
+func (q *Queries) MarkRollups(ctx context.Context, arg MarkRollupsParams) error {
+	_, err := q.db.Exec(ctx, markRollups,
+		arg.Lease,
+		arg.Organization,
+		arg.Signals,
+		arg.Places,
+		arg.Resolutions,
+		arg.WindowStarts,
+		arg.WindowLengths,
+	)
+	return err
+}
+
 const noteRollupsUnderDeletes = `-- name: NoteRollupsUnderDeletes :exec
 INSERT INTO delete_segments (delete_id, segment, bucket, key, row_count, removed_at)
 SELECT d.id, s.id, s.bucket, s.key, 0, clock_timestamp()

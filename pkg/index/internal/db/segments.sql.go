@@ -619,7 +619,7 @@ WHERE segments.signal = p.signal
   AND segments.id = p.id
   AND segments.organization = $1
   AND segments.removed_at IS NULL
-RETURNING segments.id, segments.window_start
+RETURNING segments.id, segments.signal, segments.window_start, segments.window_length, segments.resolution
 `
 
 type MarkSegmentsParams struct {
@@ -630,8 +630,11 @@ type MarkSegmentsParams struct {
 }
 
 type MarkSegmentsRow struct {
-	ID          int64
-	WindowStart time.Time
+	ID           int64
+	Signal       int16
+	WindowStart  time.Time
+	WindowLength int64
+	Resolution   int64
 }
 
 // Says of live segments what need not be done to them any more. Served as RemoveSegments is; bounded by the arrays.
@@ -649,7 +652,13 @@ func (q *Queries) MarkSegments(ctx context.Context, arg MarkSegmentsParams) ([]M
 	items := []MarkSegmentsRow{}
 	for rows.Next() {
 		var i MarkSegmentsRow
-		if err := rows.Scan(&i.ID, &i.WindowStart); err != nil {
+		if err := rows.Scan(
+			&i.ID,
+			&i.Signal,
+			&i.WindowStart,
+			&i.WindowLength,
+			&i.Resolution,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -12,8 +12,8 @@ FROM (SELECT clock_timestamp() AS at) now
 RETURNING id, organization, signal, selector, start_time, end_time, sources, state, actor, reason, created_at, updated_at;
 
 -- name: BumpVersionsBetween :exec
--- Adds to the versions of the hours of a range that have one: the others have no rows. In the order of the key, as
--- BumpVersions. Served by window_versions_pkey; bounded by the hours that an organization has rows of.
+-- Adds to the versions of the hours of a range that have one: the others have no rows. Quietly, since a rollup says by a number which
+-- deletes it knows. In the order of the key, as BumpVersions. Served by window_versions_pkey; bounded by the hours that an organization has rows of.
 WITH hours AS MATERIALIZED (
     SELECT v.organization, v.signal, v.hour
     FROM window_versions v
@@ -26,7 +26,7 @@ WITH hours AS MATERIALIZED (
     FOR UPDATE
 )
 UPDATE window_versions
-SET version = window_versions.version + 1
+SET quiet = window_versions.quiet + 1
 FROM hours
 WHERE window_versions.organization = hours.organization
   AND window_versions.signal = hours.signal

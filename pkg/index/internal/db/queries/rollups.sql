@@ -249,3 +249,35 @@ WHERE s.id = ANY (@ids::bigint[])
   AND d.state <> 'done'
 ORDER BY d.id, s.id
 ON CONFLICT (delete_id, segment) DO NOTHING;
+
+-- name: MarkRollups :exec
+-- Says of rollups that the deletes were applied to them which were applied to all of their live segments. Served by rollups_pkey and
+-- segments_rollups_lookup; bounded by the arrays.
+WITH marked AS (
+    SELECT unnest(@signals::smallint[]) AS signal,
+           unnest(@places::smallint[]) AS place,
+           unnest(@resolutions::bigint[]) AS resolution,
+           unnest(@window_starts::timestamptz[]) AS window_start,
+           unnest(@window_lengths::bigint[]) AS window_length
+)
+UPDATE rollups
+SET applied_delete = greatest(rollups.applied_delete, applied.applied_delete),
+    lease = @lease,
+    rolled_at = clock_timestamp()
+FROM marked
+CROSS JOIN LATERAL (
+    SELECT min(s.applied_delete) AS applied_delete
+    FROM segments s
+    WHERE s.organization = @organization
+      AND s.signal = marked.place
+      AND s.resolution = marked.resolution
+      AND s.window_start = marked.window_start
+      AND s.window_length = marked.window_length
+      AND s.removed_at IS NULL
+) applied
+WHERE rollups.organization = @organization
+  AND rollups.signal = marked.signal
+  AND rollups.resolution = marked.resolution
+  AND rollups.window_start = marked.window_start
+  AND rollups.window_length = marked.window_length
+  AND applied.applied_delete IS NOT NULL;

@@ -105,7 +105,7 @@ WHERE segments.signal = p.signal
   AND segments.id = p.id
   AND segments.organization = @organization
   AND segments.removed_at IS NULL
-RETURNING segments.id, segments.window_start;
+RETURNING segments.id, segments.signal, segments.window_start, segments.window_length, segments.resolution;
 
 -- name: MaskSources :many
 -- Hides the rows of sources in the segments that hold them. Served by segment_sources_pkey, then in the segment's month by
