@@ -26,6 +26,7 @@ func main() {
 		Stdout:   os.Stdout,
 		Stderr:   os.Stderr,
 		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
+		Columns:  columns(),
 		Getenv:   os.Getenv,
 		Environ:  os.Environ(),
 		Now:      time.Now,
@@ -34,4 +35,13 @@ func main() {
 	})
 	stop()
 	os.Exit(code)
+}
+
+// columns is the width of the terminal that standard output is; zero: it is none.
+func columns() int {
+	width, _, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
 }

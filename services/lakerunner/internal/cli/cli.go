@@ -22,6 +22,7 @@ type Environment struct {
 	Stdout   io.Writer
 	Stderr   io.Writer
 	Terminal bool // Stderr is a terminal: progress may be drawn
+	Columns  int  // of the terminal that Stdout is; zero: it is none
 	Getenv   func(string) string
 	Environ  []string
 	Now      func() time.Time
@@ -54,7 +55,8 @@ func newRoot(env Environment) *cobra.Command {
 		Long: `LakeRunner turns an S3-compatible bucket into an observability backend.
 
   lakerunner up                                          start everything on this machine
-  lakerunner query '{service_name="checkout"} |= "declined"'   ask it
+  lakerunner query '{service_name="checkout"} |= "declined"'   ask it for logs
+  lakerunner query --promql 'sum(rate(http_server_requests_total[5m]))'   and for metrics
 
 A command finds the server by --address and --api-key, else by LAKERUNNER_ADDRESS and LAKERUNNER_API_KEY,
 else by what ` + "`lakerunner up`" + ` left in its data directory.`,

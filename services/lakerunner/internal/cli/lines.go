@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
+
 	queryv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/query/v1"
 )
 
@@ -89,12 +91,20 @@ type seriesPrinter struct {
 	out    io.Writer
 	format string // table, json or raw
 	zone   *time.Location
+	promQL bool // labels are written as PromQL has them
 }
 
 // jsonSeries is one series as a JSON document; values are text, as NaN and infinities have no JSON number.
 type jsonSeries struct {
-	Labels  map[string]string `json:"labels"`
-	Samples [][2]string       `json:"samples"`
+	Labels     map[string]string `json:"labels"`
+	Samples    [][2]string       `json:"samples"`
+	Histograms []jsonHistogram   `json:"histograms,omitempty"`
+}
+
+// jsonHistogram is a native histogram at a time.
+type jsonHistogram struct {
+	Time      string          `json:"time"`
+	Histogram json.RawMessage `json:"histogram"`
 }
 
 func (p *seriesPrinter) print(series []*queryv1.Series) error {
@@ -121,15 +131,43 @@ func documentOf(s *queryv1.Series) jsonSeries {
 		d.Labels = map[string]string{}
 	}
 	for _, sample := range s.GetSamples() {
-		d.Samples = append(d.Samples, [2]string{formatNanos(sample.GetTime().AsTime()), formatValue(sample.GetValue())})
+		at := formatNanos(sample.GetTime().AsTime())
+		if h := sample.GetHistogram(); h != nil {
+			d.Histograms = append(d.Histograms, jsonHistogram{at, histogramDocument(h)})
+			continue
+		}
+		d.Samples = append(d.Samples, [2]string{at, formatValue(sample.GetValue())})
 	}
 	return d
+}
+
+func histogramDocument(h *queryv1.Histogram) json.RawMessage {
+	b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(h)
+	if err != nil {
+		panic(err) // numbers always have a JSON form
+	}
+	return json.RawMessage(compactJSON(b))
+}
+
+// formatSample writes a value; of a histogram what it comes to.
+func formatSample(s *queryv1.Sample) string {
+	if h := s.GetHistogram(); h != nil {
+		return fmt.Sprintf("count %s, sum %s", formatValue(h.GetCount()), formatValue(h.GetSum()))
+	}
+	return formatValue(s.GetValue())
+}
+
+func (p *seriesPrinter) labels(s *queryv1.Series) string {
+	if p.promQL {
+		return formatMetric(s.GetLabels())
+	}
+	return formatLabels(s.GetLabels())
 }
 
 func (p *seriesPrinter) raw(b *bytes.Buffer, series []*queryv1.Series) {
 	for _, s := range series {
 		for _, sample := range s.GetSamples() {
-			fmt.Fprintf(b, "%s\t%s\t%s\n", formatNanos(sample.GetTime().AsTime()), formatValue(sample.GetValue()), formatLabels(s.GetLabels()))
+			fmt.Fprintf(b, "%s\t%s\t%s\n", formatNanos(sample.GetTime().AsTime()), formatSample(sample), p.labels(s))
 		}
 	}
 }
@@ -138,7 +176,7 @@ func (p *seriesPrinter) table(b *bytes.Buffer, series []*queryv1.Series) {
 	t := newTable("TIME", "VALUE", "SERIES")
 	for _, s := range series {
 		for _, sample := range s.GetSamples() {
-			t.add(sample.GetTime().AsTime().In(p.zone).Format("2006-01-02 15:04:05"), formatValue(sample.GetValue()), formatLabels(s.GetLabels()))
+			t.add(sample.GetTime().AsTime().In(p.zone).Format("2006-01-02 15:04:05"), formatSample(sample), p.labels(s))
 		}
 	}
 	t.write(b)

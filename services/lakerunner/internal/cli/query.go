@@ -30,34 +30,49 @@ type queryCommand struct {
 	stats     bool
 	quiet     bool
 	utc       bool
+	promql    bool
+	instant   bool
+	width     int
 }
 
 func newQuery(client *client) *cobra.Command {
 	q := &queryCommand{client: client}
 	c := &cobra.Command{
-		Use:   "query LOGQL",
-		Short: "Answer a LogQL query",
+		Use:   "query QUERY",
+		Short: "Answer a LogQL query, or with --promql a PromQL one",
 		Long: `Answer a LogQL query: log lines of a log query, samples of a metric query.
+With --promql answer a PromQL query over metrics.
 
-A metric query is evaluated at the end of the range, or with --step over the range.`,
+A LogQL metric query is evaluated at the end of the range, or with --step over the range.
+A PromQL query is drawn over the range, or with --instant evaluated at its end.`,
 		Example: `  lakerunner query '{service_name="checkout"} |= "declined"' --since 15m
   lakerunner query 'sum by (service_name) (count_over_time({service_name=~".+"}[1m]))' --step 1m -o json
-  lakerunner query '{service_name="checkout"}' --tail`,
+  lakerunner query '{service_name="checkout"}' --tail
+  lakerunner query --promql 'sum by (service_name) (rate(http_server_requests_total[5m]))' --since 3h
+  lakerunner query --promql 'topk(5, process_memory_usage_bytes)' --instant`,
 		Args: exactArgs(theQuery),
-		RunE: func(c *cobra.Command, args []string) error { return q.run(c.Context(), args[0]) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if q.promql {
+				return q.promQL(c.Context(), args[0])
+			}
+			return q.run(c.Context(), args[0])
+		},
 	}
 	flags := c.Flags()
 	q.span.addFlags(flags, "1h")
-	flags.StringVar(&q.step, "step", "", "step of a metric query; without it the query is evaluated once, at the end")
+	flags.BoolVar(&q.promql, "promql", false, "the query is PromQL")
+	flags.BoolVar(&q.instant, "instant", false, "evaluate a PromQL query once, at the end")
+	flags.StringVar(&q.step, "step", "", "step of a metric query; without it a LogQL query is evaluated once, at the end, and a PromQL query at a step that fits the range")
 	flags.Int32Var(&q.limit, "limit", 100, "most lines of a log query")
 	flags.StringVar(&q.direction, "direction", "backward", "order of lines: backward (newest first) or forward")
-	flags.StringVarP(&q.output, "output", "o", "table", "table, json (a document a line), raw (lines alone) or arrow (an Arrow IPC stream)")
+	flags.StringVarP(&q.output, "output", "o", "", "table, json (a document a line), raw (lines alone), arrow (an Arrow IPC stream), or chart (of samples over a range); default table, with --promql chart")
+	flags.IntVar(&q.width, "width", 0, "columns of a chart (COLUMNS, or those of the terminal)")
 	flags.BoolVar(&q.labels, "labels", false, "show all labels of each line in a table")
 	flags.BoolVar(&q.tail, "tail", false, "go on showing new lines until interrupted")
 	flags.BoolVar(&q.stats, "stats", false, "print statistics to standard error")
 	flags.BoolVarP(&q.quiet, "quiet", "q", false, "no progress and no remarks on standard error")
 	flags.BoolVar(&q.utc, "utc", false, "show times in UTC")
-	completeWords(c, "output", "table", "json", "raw", "arrow")
+	completeWords(c, "output", "table", "json", "raw", "arrow", outputChart)
 	completeWords(c, "direction", "backward", "forward")
 	return c
 }
@@ -101,13 +116,25 @@ func isMetric(query string) (bool, error) {
 	return metric, nil
 }
 
-func (q *queryCommand) check(metric bool) error {
+// checkOutput refuses outputs that there are not.
+func (q *queryCommand) checkOutput() error {
 	switch q.output {
-	case "table", "json", "raw", "arrow":
-	default:
-		return usage("--output %q: want table, json, raw or arrow", q.output)
+	case "table", "json", "raw", "arrow", outputChart:
+		return nil
+	}
+	return usage("--output %q: want table, json, raw, arrow or chart", q.output)
+}
+
+func (q *queryCommand) check(metric bool) error {
+	q.output = firstOf(q.output, "table")
+	if err := q.checkOutput(); err != nil {
+		return err
 	}
 	switch {
+	case q.instant:
+		return usage("--instant is for --promql; a LogQL metric query without --step is evaluated once")
+	case q.output == outputChart && (!metric || q.step == ""):
+		return usage("-o chart draws samples over a range: it wants a metric query and --step")
 	case q.direction != "backward" && q.direction != "forward":
 		return usage("--direction %q: want backward or forward", q.direction)
 	case q.limit <= 0:
@@ -195,7 +222,7 @@ func (q *queryCommand) samples(ctx context.Context, service queryv1.QueryService
 		return err
 	}
 	meter.clear()
-	if err := q.seriesPrinter().print(answer.GetSeries()); err != nil {
+	if err := q.showMetrics(&queryv1.QueryMetricsResponse{Series: answer.GetSeries()}, start, end, step); err != nil {
 		return err
 	}
 	meter.finish(answer.GetStatistics())

@@ -49,6 +49,7 @@ type seriesDecoder struct {
 	many   func() error // the error of having more
 	held   int
 	series []prom.Series
+	steps  *steps // at which samples are; nil: at any time
 }
 
 // Add takes in a batch of prom.SeriesSchema.
@@ -58,9 +59,15 @@ func (d *seriesDecoder) Add(batch arrow.RecordBatch) error {
 	if len(d.series) > 0 {
 		held = d.series[before].Len()
 	}
-	series, err := prom.DecodeSeries(d.series, batch)
-	if err != nil {
-		return err
+	series, ok := d.series, false
+	if d.steps != nil {
+		series, ok = d.steps.add(d.series, batch)
+	}
+	if !ok {
+		var err error
+		if series, err = prom.DecodeSeries(d.series, batch); err != nil {
+			return err
+		}
 	}
 	d.series = series
 	d.held -= held

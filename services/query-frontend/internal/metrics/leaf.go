@@ -213,6 +213,7 @@ func (s *Session) slices(leaf *promplan.Leaf, c choice, shards int) []promplan.G
 // slice asks for a stretch of time.
 func (q *question) slice(level *Level, grid promplan.Grid, texts []string) {
 	segments := within(level.Segments, q.leaf.SpanOf(grid))
+	steps := newSteps(grid)
 	answers := make([][]*seriesDecoder, len(texts))
 	for t, text := range texts {
 		answers[t] = make([]*seriesDecoder, q.shards)
@@ -222,7 +223,7 @@ func (q *question) slice(level *Level, grid promplan.Grid, texts []string) {
 				Key:        q.session.shardKey(shard),
 				Segments:   meeting(segments, shard),
 				Fragment:   q.fragment(level, grid, text, shard),
-				NewDecoder: func() fan.Decoder { return q.session.decoder() },
+				NewDecoder: func() fan.Decoder { return q.session.decoder(steps) },
 				Done:       func(d fan.Decoder) error { return q.done(&answers[t][i], d.(*seriesDecoder)) },
 				Failed:     func(err error) error { return refusal(level, err) },
 			})
@@ -239,8 +240,8 @@ func refusal(level *Level, err error) error {
 	return err
 }
 
-func (s *Session) decoder() *seriesDecoder {
-	return &seriesDecoder{most: s.samples(), many: s.errSamples}
+func (s *Session) decoder(at *steps) *seriesDecoder {
+	return &seriesDecoder{most: s.samples(), many: s.errSamples, steps: at}
 }
 
 func (q *question) fragment(level *Level, grid promplan.Grid, text string, shard lake.Shard) func(*workerv1.ScanRequest) {

@@ -218,7 +218,7 @@ func (s *Session) Select(ctx context.Context, matchers []*labels.Matcher, span p
 					StartTimes: s.StartTimestamps,
 				}}
 			},
-			NewDecoder: func() fan.Decoder { return s.decoder() },
+			NewDecoder: func() fan.Decoder { return s.decoder(nil) },
 			Done: func(d fan.Decoder) error {
 				answers[i] = d.(*seriesDecoder)
 				if held += answers[i].held; held > s.samples() {

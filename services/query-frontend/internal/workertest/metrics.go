@@ -11,6 +11,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/prometheus/prometheus/model/labels"
+	"google.golang.org/grpc"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
@@ -316,4 +317,22 @@ func metricExemplars(f *workerv1.MetricExemplars, source metricSource, emit func
 		}
 	}
 	return prom.EncodeExemplars(out, emit)
+}
+
+// Canned is the answer of a worker that has evaluated to series.
+func Canned(series []prom.Series) []*workerv1.ScanResponse {
+	var out []*workerv1.ScanResponse
+	_ = prom.EncodeSeries(series, func(batch arrow.RecordBatch) error { // cannot fail
+		out = append(out, &workerv1.ScanResponse{Arrow: encode(batch)})
+		return nil
+	})
+	return append(out, &workerv1.ScanResponse{Statistics: &workerv1.ScanStatistics{Segments: 1}})
+}
+
+// Answering is a worker that answers what a function says.
+type Answering func(*workerv1.ScanRequest) []*workerv1.ScanResponse
+
+// Scan implements the client of a worker.
+func (a Answering) Scan(ctx context.Context, req *workerv1.ScanRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[workerv1.ScanResponse], error) {
+	return &stream{ctx: ctx, left: -1, answer: func() ([]*workerv1.ScanResponse, error) { return a(req), nil }}, nil
 }
