@@ -52,8 +52,8 @@
 //     it, and rows that come later change no rollup.
 //  21. A delete makes all rollups that it overlaps stale at once: until one knows it, that rollup is answered by nobody, and RollupDebt lists
 //     it. That is how deletes ask for rollups; CreateDelete enqueues nothing. It may be made anew of the rows; or, for deletes alone, of itself,
-//     whether or not there are rows; or a mark says that the delete has nothing to change in it. One whose files were removed for a delete is
-//     debt too, and one whose files were removed by retention is not.
+//     whether or not there are rows; or a mark says that the delete has nothing to change in it. One that is answered by nobody and can be made
+//     anew of nothing goes. One whose files were removed for a delete is debt too, and one whose files were removed by retention is not.
 //  22. A rebuilt index has the rollups current that were: records carry the versions of the hours that their transaction locked, and what is
 //     known of the rollups that it wrote. Adoption is quiet, but for records of earlier releases, after which no rollup of their hours is.
 //

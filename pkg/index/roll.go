@@ -68,14 +68,21 @@ func (c *commit) lost(r db.RemoveSegmentsRow) error {
 			return nil
 		}
 	}
-	if c.lease.Kind != lake.TaskExpire && c.lease.Kind != lake.TaskErase {
-		return fault.New(fault.Invalid, "segment %d is of a rollup: it is removed by one that takes its place, by retention, or for a delete", r.ID)
+	switch c.lease.Kind {
+	case lake.TaskExpire, lake.TaskErase, lake.TaskRollup:
+	default:
+		return unreplaced(w)
 	}
 	if c.lostRollups == nil {
 		c.lostRollups = make(map[rolledWindow]bool)
 	}
 	c.lostRollups[w] = true
 	return nil
+}
+
+func unreplaced(w rolledWindow) error {
+	return fault.New(fault.Invalid, "segments of the rollup to %s of the window at %s are removed by one that takes its place, by retention, or for a delete",
+		w.resolution, time.Unix(w.start, 0).UTC())
 }
 
 // roll makes rollups current, and says of lost ones why they are. The hours' versions are locked, and have been checked.
@@ -86,21 +93,20 @@ func (c *commit) roll(ctx context.Context) error {
 	if err := c.markRollups(ctx); err != nil || len(c.edit.Rolled) == 0 {
 		return err
 	}
-	erasing := c.lease.Kind == lake.TaskErase
-	if erasing {
-		if err := c.checkHeld(ctx); err != nil {
-			return err
-		}
+	if err := c.checkHeld(ctx); err != nil {
+		return err
 	}
 	p := db.PutRollupsParams{Organization: string(c.lease.Organization), Lease: string(c.lease.ID)}
 	left := db.RollupSegmentsLeftParams{Organization: string(c.lease.Organization), Lease: string(c.lease.ID)}
-	expired := false
+	var expired []lake.Rolled
 	for _, r := range c.edit.Rolled {
 		version, gone, err := c.versionToRoll(r)
 		if err != nil {
 			return err
 		}
-		expired = expired || gone
+		if gone && !r.OfItself {
+			expired = append(expired, r)
+		}
 		p.Signals = append(p.Signals, int16(r.Signal))
 		p.Resolutions = append(p.Resolutions, int64(r.Resolution))
 		p.WindowStarts = append(p.WindowStarts, r.Window.Start.UTC())
@@ -124,10 +130,7 @@ func (c *commit) roll(ctx context.Context) error {
 	if n > 0 {
 		return fault.New(fault.Conflict, "%d segments of earlier rollups are not removed", n)
 	}
-	if !expired || erasing {
-		return nil
-	}
-	return c.checkWhole(ctx)
+	return c.checkWhole(ctx, expired)
 }
 
 func standingOf(r lake.Rolled) RollupStanding {
@@ -150,8 +153,8 @@ func (c *commit) versionToRoll(r lake.Rolled) (version int64, expired bool, err 
 }
 
 // checkWhole refuses rollups of windows that rows are missing from, unless finer rollups have them all.
-func (c *commit) checkWhole(ctx context.Context) error {
-	for _, r := range c.edit.Rolled {
+func (c *commit) checkWhole(ctx context.Context, expired []lake.Rolled) error {
+	for _, r := range expired {
 		b, err := readBook(ctx, c.q, c.lease.Organization, r.Signal, r.Window)
 		if err != nil {
 			return err
@@ -164,10 +167,13 @@ func (c *commit) checkWhole(ctx context.Context) error {
 	return nil
 }
 
-// checkHeld refuses what is made for deletes, unless it is made of a rollup that lacks nothing but these deletes. Then it does not matter
-// whether the rows are all there.
+// checkHeld refuses what is made of the rollup itself, unless that lacks nothing but deletes. Then it does not matter whether the rows are
+// all there.
 func (c *commit) checkHeld(ctx context.Context) error {
 	for _, r := range c.edit.Rolled {
+		if !r.OfItself {
+			continue
+		}
 		b, err := readBook(ctx, c.q, c.lease.Organization, r.Signal, r.Window)
 		if err != nil {
 			return err
@@ -206,9 +212,9 @@ func (c *commit) loseRollups(ctx context.Context) error {
 	if len(c.lostRollups) == 0 {
 		return nil
 	}
-	standing := RollupExpired
-	if c.lease.Kind == lake.TaskErase {
-		standing = RollupDropped
+	standing := RollupDropped
+	if c.lease.Kind == lake.TaskExpire {
+		standing = RollupExpired
 	}
 	p := db.LoseRollupsParams{Organization: string(c.lease.Organization), Lease: string(c.lease.ID), State: string(standing)}
 	for w := range c.lostRollups {
@@ -217,8 +223,28 @@ func (c *commit) loseRollups(ctx context.Context) error {
 		p.WindowStarts = append(p.WindowStarts, time.Unix(w.start, 0).UTC())
 		p.WindowLengths = append(p.WindowLengths, int64(w.length))
 	}
+	if err := c.checkLost(ctx); err != nil {
+		return err
+	}
 	_, err := c.q.LoseRollups(ctx, p)
 	return err
+}
+
+// checkLost refuses that a rollup which is answered is removed by somebody who makes rollups.
+func (c *commit) checkLost(ctx context.Context) error {
+	if c.lease.Kind != lake.TaskRollup {
+		return nil
+	}
+	for w := range c.lostRollups {
+		b, err := readBook(ctx, c.q, c.lease.Organization, w.signal, lake.Window{Start: time.Unix(w.start, 0).UTC(), Length: w.length})
+		if err != nil {
+			return err
+		}
+		if r, known := b.rollups[w.resolution][w.span]; known && RollupStanding(r.State) == RollupRolled && b.holds(r) {
+			return unreplaced(w)
+		}
+	}
+	return nil
 }
 
 // noteRollups has the deletes of data that were not applied to removed rollups wait for their files: what was aggregated of deleted rows is

@@ -211,7 +211,7 @@ func (m *rollupModel) erase() {
 		changed = changed || len(content[w]) != len(ids)
 	}
 	lease := m.claimErase()
-	edit := rolledUp(lease, state, old.Resolution)
+	edit := ofItself(rolledUp(lease, state, old.Resolution))
 	if !changed {
 		edit = lake.Edit{Marks: []lake.Mark{{Segment: old.ID, AppliedDelete: state.Latest}}}
 	} else {

@@ -61,6 +61,12 @@ func rolledUp(lease *lake.Lease, state index.RollupState, resolution time.Durati
 	return edit
 }
 
+// ofItself is such an edit of what deletes leave of a rollup.
+func ofItself(edit lake.Edit) lake.Edit {
+	edit.Rolled[0].OfItself = true
+	return edit
+}
+
 // roll makes a rollup, or says why not.
 func (l *lab) roll(w lake.Window, resolution time.Duration) error {
 	l.Helper()
@@ -609,8 +615,8 @@ func TestRule21DeletesReachRollups(t *testing.T) {
 		if !state.Rollups[0].Held || state.Rollups[0].Current {
 			t.Errorf("got %+v", state.Rollups[0])
 		}
-		lease := l.claimErase()
-		l.commit(lease, rolledUp(lease, state, time.Minute))
+		lease := l.claimRollup(hour, time.Minute)
+		l.commit(lease, ofItself(rolledUp(lease, state, time.Minute)))
 		l.wantRollups(time.Minute, 1)
 		l.wantRollups(time.Hour, 0, 0)
 
@@ -644,8 +650,15 @@ func TestRule21DeletesReachRollups(t *testing.T) {
 		}
 		l.ingestAt("late", hour)
 		l.createDelete(deletion(`{a="b"}`))
-		lease = l.claimErase()
-		l.wantFault(l.Commit(t.Context(), lease, rolledUp(lease, l.rollupWindow(hour), time.Minute)), fault.Conflict)
+		lease = l.claimRollup(hour, time.Minute)
+		stale := ofItself(rolledUp(lease, l.rollupWindow(hour), time.Minute))
+		l.wantFault(l.Commit(t.Context(), lease, stale), fault.Conflict)
+
+		l.remove(l.lookup(acme).Segments[0].ID)
+		l.commit(lease, lake.Edit{Remove: stale.Remove})
+		if left := l.rollupWindow(hour).Rollups[0]; left.Standing != index.RollupDropped || len(left.Segments) != 0 {
+			t.Errorf("what cannot be made anew is there still: %+v", left)
+		}
 	})
 
 	t.Run("its files go, and it is made anew where the rows are", func(t *testing.T) {

@@ -331,6 +331,8 @@ type Rolled struct {
 	AppliedDelete DeleteID
 	// Skipped says that there is nothing at this resolution, since the rows are no finer than it: a finer one answers.
 	Skipped bool
+	// OfItself says that it was made of the rollup that it takes the place of, by leaving out what deletes chose. So it needs no rows.
+	OfItself bool
 }
 
 // Retry gives one task back with its cause. It brings the task nearer to being buried, unless it is Blameless.
