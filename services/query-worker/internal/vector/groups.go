@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/util/kahansum"
 )
@@ -60,7 +61,7 @@ func (a *Aggregation) Varies(label string) bool {
 	if a.Without {
 		return !slices.Contains(a.Labels, label)
 	}
-	return slices.Contains(a.Labels, label) || slices.Contains(a.Labels, labels.MetricName)
+	return slices.Contains(a.Labels, label) || slices.Contains(a.Labels, model.MetricNameLabel)
 }
 
 // Of returns the number of the group of a series.

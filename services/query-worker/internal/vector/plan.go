@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/promql/parser/posrange"
@@ -67,7 +68,7 @@ func PlanOf(expr parser.Expr, grid Grid, lookback time.Duration) (*Plan, bool) {
 // forgetName groups by no name where the function takes it away.
 func (p *Plan) forgetName() {
 	if a := p.Aggregation; a != nil && !a.Without && !p.Question.Function.KeepsName() {
-		a.Labels = slices.DeleteFunc(a.Labels, func(name string) bool { return name == labels.MetricName })
+		a.Labels = slices.DeleteFunc(a.Labels, func(name string) bool { return name == model.MetricNameLabel })
 	}
 }
 
@@ -86,7 +87,7 @@ func aggregationOf(e *parser.AggregateExpr) (*Aggregation, bool) {
 	case OfSum, OfAverage, OfMin, OfMax, OfCount, OfGroup:
 		names := slices.Clone(e.Grouping)
 		if e.Without {
-			names = append(names, labels.MetricName)
+			names = append(names, model.MetricNameLabel)
 		}
 		slices.Sort(names)
 		return &Aggregation{Operation: op, Without: e.Without, Labels: slices.Compact(names)}, e.Param == nil
