@@ -72,7 +72,7 @@ type RollupState struct {
 	// Segments are the live ones of rows whose windows overlap this one, ordered by window and id, with Sources and MaskedSources. Those of
 	// longer windows hold rows of other times as well.
 	Segments []lake.Segment
-	// Deletes that may mask rows of these segments, rising.
+	// Deletes that may mask rows of these segments or of those of rollups, rising.
 	Deletes []lake.Delete
 	// Latest is the highest number of a delete of the organization, over all signals and states.
 	Latest lake.DeleteID
@@ -105,10 +105,44 @@ func (x *Index) RollupWindow(ctx context.Context, org lake.Organization, signal 
 			Version: w.state.Version, Segments: w.state.Segments, Deletes: w.state.Deletes, Latest: w.state.Latest, At: w.state.At,
 			Hours: b.hoursOf(window), Expired: b.expired(window),
 		}
-		state.Rollups, err = b.withSegments(ctx, w)
-		return err
+		if state.Rollups, err = b.withSegments(ctx, w); err != nil {
+			return err
+		}
+		return w.deletesOfRollups(ctx, &state)
 	})
 	return state, failed("read a window and its rollups", err)
+}
+
+// deletesOfRollups adds to a window's deletes those that rollups lack.
+func (w *windowRead) deletesOfRollups(ctx context.Context, state *RollupState) error {
+	lowest := state.Latest
+	for _, r := range state.Rollups {
+		for _, s := range r.Segments {
+			lowest = min(lowest, s.AppliedDelete)
+		}
+	}
+	if lowest == state.Latest {
+		return nil
+	}
+	for _, s := range state.Segments {
+		lowest = min(lowest, s.AppliedDelete)
+	}
+	above, err := w.deletesAbove(ctx, state.Version.Window, int16(state.Version.Signal), lowest)
+	if err != nil {
+		return err
+	}
+	state.Deletes = slices.DeleteFunc(above, func(d lake.Delete) bool {
+		return !state.lacks(d) && !slices.ContainsFunc(state.Deletes, func(known lake.Delete) bool { return known.ID == d.ID })
+	})
+	return nil
+}
+
+// lacks reports whether a delete was not applied to one of the rollups.
+func (s *RollupState) lacks(d lake.Delete) bool {
+	return slices.ContainsFunc(s.Rollups, func(r Rollup) bool {
+		return d.Start.Before(r.Window.End()) && r.Window.Start.Before(d.End) &&
+			slices.ContainsFunc(r.Segments, func(s lake.Segment) bool { return s.AppliedDelete < d.ID })
+	})
 }
 
 // span is a window that can be compared.

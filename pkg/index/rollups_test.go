@@ -612,8 +612,8 @@ func TestRule21DeletesReachRollups(t *testing.T) {
 		l.wantRollups(time.Minute, 0, 0)
 		l.wantFault(l.roll(hour, time.Minute), fault.Conflict)
 		state := l.rollupWindow(hour)
-		if !state.Rollups[0].Held || state.Rollups[0].Current {
-			t.Errorf("got %+v", state.Rollups[0])
+		if !state.Rollups[0].Held || state.Rollups[0].Current || len(state.Segments) != 0 || len(state.Deletes) != 1 || state.Deletes[0].ID != d.ID {
+			t.Errorf("got %+v", state)
 		}
 		lease := l.claimRollup(hour, time.Minute)
 		l.commit(lease, ofItself(rolledUp(lease, state, time.Minute)))

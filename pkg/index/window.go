@@ -148,6 +148,13 @@ func (w *windowRead) deletes(ctx context.Context, window lake.Window, signal int
 	for _, s := range w.state.Segments {
 		lowest = min(lowest, s.AppliedDelete)
 	}
+	above, err := w.deletesAbove(ctx, window, signal, lowest)
+	w.state.Deletes = masking(above, w.state.Segments)
+	return err
+}
+
+// deletesAbove are the deletes with a higher number that overlap a window.
+func (w *windowRead) deletesAbove(ctx context.Context, window lake.Window, signal int16, lowest lake.DeleteID) ([]lake.Delete, error) {
 	rows, err := w.q.MaskingDeletes(ctx, db.MaskingDeletesParams{
 		Organization: w.organization,
 		Signal:       signal,
@@ -157,14 +164,14 @@ func (w *windowRead) deletes(ctx context.Context, window lake.Window, signal int
 		MaxDeletes:   MaxDeletes + 1,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(rows) > MaxDeletes {
-		return fault.New(fault.Exhausted, "the window has more than %d deletes that were not applied", MaxDeletes)
+		return nil, fault.New(fault.Exhausted, "the window has more than %d deletes that were not applied", MaxDeletes)
 	}
-	for _, r := range rows {
-		w.state.Deletes = append(w.state.Deletes, deleteOf(r.Delete))
+	deletes := make([]lake.Delete, len(rows))
+	for i, r := range rows {
+		deletes[i] = deleteOf(r.Delete)
 	}
-	w.state.Deletes = masking(w.state.Deletes, w.state.Segments)
-	return nil
+	return deletes, nil
 }

@@ -15,6 +15,8 @@
 package selector
 
 import (
+	"slices"
+
 	"github.com/grafana/loki/v3/pkg/logql/log"
 	"github.com/grafana/loki/v3/pkg/logql/syntax"
 	"github.com/prometheus/prometheus/model/labels"
@@ -49,6 +51,11 @@ func (s *Selector) String() string { return s.text }
 
 // Simple reports whether there is no pipeline, so that Stream decides.
 func (s *Selector) Simple() bool { return s.simple }
+
+// Decides reports whether these labels of a stream are all that the selector looks at.
+func (s *Selector) Decides(names ...string) bool {
+	return s.simple && !slices.ContainsFunc(s.matchers, func(m *labels.Matcher) bool { return !slices.Contains(names, m.Name) })
+}
 
 // Stream reports whether the stream matchers accept a stream's labels. A label that is not there is empty.
 func (s *Selector) Stream(stream []columns.Label) bool {

@@ -11,6 +11,8 @@
 //   - P5. Hours that retention has removed rows of are never taken for hours without rows: without a finer rollup of all hours the rollup is refused.
 //   - P6. Making a rollup removes every earlier segment of its window and resolution.
 //   - P7. What is put off has a time at which the window is looked at again.
+//   - P8. What deletes of data chose leaves every rollup that has files, configured or not. Where the rows are gone, and no finer rollup has them, it is made of
+//     what is left of itself; one that nobody answers, since it lacks more than deletes, goes.
 package plan
 
 import (
@@ -32,6 +34,8 @@ const (
 	Roll   Action = "roll"   // make it
 	Wait   Action = "wait"   // nothing yet
 	Refuse Action = "refuse" // the rows that it would be made of are gone
+	Erase  Action = "erase"  // make it of itself, without what deletes chose
+	Drop   Action = "drop"   // remove it: a delete reaches it, and there is nothing to make it of
 )
 
 // State is what one snapshot of the index says of a window, and which of its rollups it is about.
@@ -76,6 +80,8 @@ type Plan struct {
 	Remove []lake.Segment
 	// MaySkip says that there need be no such tier where the rows are no finer than it.
 	MaySkip bool
+	// Held says that what there is lacks nothing but deletes: it will do as it is, if these have nothing to change in it.
+	Held bool
 	// Next is the coarser rollup to be looked at afterwards, if there is one.
 	Next []lake.Task
 }
@@ -84,7 +90,7 @@ type Plan struct {
 func Make(s State, p Policy) Plan {
 	m := maker{State: s, Policy: p}
 	own, known := m.own()
-	m.plan = Plan{Remove: own.Segments, Next: m.next()}
+	m.plan = Plan{Remove: own.Segments, Held: own.Held && !own.Current && len(own.Segments) > 0, Next: m.next()}
 	m.decide(own, known)
 	return m.plan
 }
@@ -101,10 +107,12 @@ func (m *maker) decide(own index.Rollup, known bool) {
 		m.is(None, "it is current")
 	case known && own.Standing == index.RollupExpired:
 		m.is(None, "it is beyond its retention")
-	case m.Tier == nil && !m.Asked:
+	case m.Tier == nil && !m.Asked && !m.reached(own):
 		m.is(None, "the organization has no such rollup")
 	case len(m.Hours) == 0:
 		m.is(None, "the window has no rows")
+	case m.Expired && m.whole() == 0 && m.reached(own):
+		m.erase(own)
 	case m.Expired && m.whole() == 0:
 		m.is(Refuse, "rows of the window are beyond their retention, and no finer rollup has them all")
 	case m.Version.Signal == lake.SignalLogs && m.hidden() != "":
@@ -130,6 +138,28 @@ func (m *maker) own() (index.Rollup, bool) {
 		}
 	}
 	return index.Rollup{}, false
+}
+
+// reached reports whether a delete may have chosen what is in the files of a rollup.
+func (m *maker) reached(r index.Rollup) bool {
+	return slices.ContainsFunc(r.Segments, func(s lake.Segment) bool {
+		return slices.ContainsFunc(m.Deletes, func(d lake.Delete) bool { return masks(d, s) })
+	})
+}
+
+// erase decides about a rollup that holds what deletes chose, and which nothing else has the rows of.
+func (m *maker) erase(own index.Rollup) {
+	finer := func(r index.Rollup) bool { return r.Resolution < m.Resolution && r.Held && m.reached(r) }
+	switch {
+	case slices.ContainsFunc(m.Rollups, finer):
+		// Of that one less is lost, and this one may be made of what is left.
+		m.is(Wait, "deleted rows leave finer rollups first")
+		m.plan.Again = m.At.Add(max(m.Settle, time.Second))
+	case own.Held:
+		m.is(Erase, "the rows are beyond their retention: what deletes chose is left out of the rollup that there is")
+	default:
+		m.is(Drop, "rows of it were deleted, and there is nothing to make it anew of")
+	}
 }
 
 // usable reports whether this rollup can be made of a finer one.
@@ -206,7 +236,7 @@ func masks(d lake.Delete, s lake.Segment) bool {
 
 // waits decides whether it is too early.
 func (m *maker) waits(known bool) bool {
-	if m.Asked {
+	if m.Asked || m.Tier == nil {
 		return false
 	}
 	if due := m.window().End().Add(m.Tier.After); !known && m.At.Before(due) {

@@ -53,6 +53,16 @@ func state(resolution time.Duration, hours ...int) State {
 	return s
 }
 
+// deleted are rollups that a delete reaches.
+func (s *State) deleted(rollups ...index.Rollup) {
+	s.Deletes = append(s.Deletes, lake.Delete{ID: 3, Signal: lake.SignalMetrics, Start: start(), End: start().Add(time.Minute)})
+	for _, r := range rollups {
+		r.Current, r.Held = false, true
+		r.Segments[0].Signal = lake.SignalMetrics
+		s.Rollups = append(s.Rollups, r)
+	}
+}
+
 func policy(resolution time.Duration) Policy {
 	return Policy{Tier: &config.RollupPolicy{Signal: lake.SignalMetrics, Resolution: resolution, After: time.Hour}, Settle: time.Minute, MaxInputs: 100}
 }
@@ -144,6 +154,23 @@ func TestPlans(t *testing.T) {
 			s.Expired, p.Unusable = true, []time.Duration{m}
 			s.Rollups = []index.Rollup{tier(10, hour(0), m)}
 		}, "roll 00+1h0m0s:1m0s #10"},
+		"P8: deleted, and its rows are there": {m5, []int{0}, func(s *State, p *Policy) { s.deleted(tier(10, day(), m5)); p.Tier = nil }, "roll 00+1h0m0s:0s #1 remove #10"},
+		"P8: deleted, and its rows are gone": {m5, []int{0}, func(s *State, p *Policy) {
+			s.deleted(tier(10, day(), m5))
+			s.Expired, p.Tier = true, nil
+		}, "erase remove #10"},
+		"P8: deleted, and a finer one has its rows": {m5, []int{0}, func(s *State, _ *Policy) {
+			s.deleted(tier(10, day(), m5))
+			s.Expired, s.Rollups = true, append(s.Rollups, tier(11, hour(0), m))
+		}, "roll 00+1h0m0s:1m0s #11 remove #10"},
+		"P8: deleted, and so is a finer one": {m5, []int{0}, func(s *State, _ *Policy) {
+			s.deleted(tier(10, day(), m5), tier(11, hour(0), m))
+			s.Expired = true
+		}, "wait remove #10 again 04T00:01:00"},
+		"P8: deleted, and lacks rows as well": {m5, []int{0}, func(s *State, _ *Policy) {
+			s.deleted(tier(10, day(), m5))
+			s.Expired, s.Rollups[0].Held = true, false
+		}, "drop remove #10"},
 		"a rollup that retention has removed": {m5, []int{0}, func(s *State, _ *Policy) {
 			gone := tier(10, day(), m5)
 			gone.Standing, gone.Current, gone.Segments = index.RollupExpired, false, nil

@@ -55,7 +55,7 @@ func planProto(made plan.Plan, state plan.State, skipped bool) *rollupv1.RollupP
 
 func actionProto(a plan.Action) rollupv1.RollupAction {
 	switch a {
-	case plan.Roll:
+	case plan.Roll, plan.Erase, plan.Drop: // the reason says of what
 		return rollupv1.RollupAction_ROLLUP_ACTION_ROLL
 	case plan.Wait:
 		return rollupv1.RollupAction_ROLLUP_ACTION_WAIT

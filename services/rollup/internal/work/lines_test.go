@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -177,13 +178,27 @@ func TestLinesWaitForCompaction(t *testing.T) {
 	}
 	f = newFixture(t, lineTiers)
 	f.ingestLines("", f.lines("checkout", "info", "order done", 0, 20))
-	if _, err := f.index.CreateDelete(t.Context(), lake.Delete{
-		Organization: org, Signal: lake.SignalLogs, Selector: `{service_name="checkout"} |= "done 3"`, Start: f.start, End: f.start.Add(time.Hour),
-		Sources: lake.SourceLeave, Actor: "test",
-	}); err != nil {
-		t.Fatal(err)
-	}
+	f.createDelete(lake.SignalLogs, `{service_name="checkout"} |= "done 3"`, f.start, f.start.Add(time.Hour))
 	if report := f.rollOf(lake.SignalLogs, 0, time.Minute); report.Plan.Action != plan.Wait {
 		t.Errorf("%+v", report.Plan)
 	}
+}
+
+func TestDeletesReachCountsOfLinesThatAreGone(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, lineTiers)
+	kept, gone := f.lines("checkout", "info", "order done", 0, 200), f.lines("cart", "info", "item added", 0, 300)
+	f.ingestLines("", append(slices.Clone(kept), gone...))
+	f.rollOf(lake.SignalLogs, 0, time.Minute)
+	f.expireOf(lake.SignalLogs, 0)
+	f.createDelete(lake.SignalLogs, `{service_name="checkout"} |= "done 3"`, f.start, f.start.Add(time.Hour))
+	if report := f.rollOf(lake.SignalLogs, 0, time.Minute); report.Plan.Action != plan.None {
+		t.Errorf("what counts do not tell: %+v", report.Plan)
+	}
+	f.wantLines(time.Minute, append(slices.Clone(kept), gone...))
+	f.createDelete(lake.SignalLogs, `{service_name="cart"}`, f.start, f.start.Add(time.Hour))
+	if report := f.rollOf(lake.SignalLogs, 0, time.Minute); report.Plan.Action != plan.Erase || report.Account.Deleted != int64(len(gone)) {
+		t.Errorf("a whole service: %+v", report)
+	}
+	f.wantLines(time.Minute, kept)
 }

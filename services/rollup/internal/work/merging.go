@@ -12,7 +12,6 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/metricfile"
 	"github.com/lakerunner/lakerunner/pkg/rollup"
-	"github.com/lakerunner/lakerunner/pkg/selector"
 	"github.com/lakerunner/lakerunner/services/rollup/internal/plan"
 )
 
@@ -37,7 +36,7 @@ type cursor struct {
 
 // deletion is a delete of data that reaches rows of a segment.
 type deletion struct {
-	series     *selector.SeriesSelector
+	chooser
 	start, end int64 // ns since 1970; end is exclusive
 }
 
@@ -144,14 +143,15 @@ func (r *run) deletions(s *lake.Segment) ([]deletion, error) {
 		if d.ID <= s.AppliedDelete || d.Signal != r.task.Signal || !d.Start.Before(s.Window.End()) || !s.Window.Start.Before(d.End) {
 			continue
 		}
-		if r.selectors[d.ID] == nil {
-			parsed, err := selector.ParseSeries(d.Selector)
-			if err != nil {
+		of, known := r.choosers[d.ID]
+		if !known {
+			var err error
+			if of, err = chooserOf(d); err != nil {
 				return nil, err
 			}
-			r.selectors[d.ID] = parsed
+			r.choosers[d.ID] = of
 		}
-		out = append(out, deletion{series: r.selectors[d.ID], start: d.Start.UnixNano(), end: d.End.UnixNano()})
+		out = append(out, deletion{chooser: of, start: d.Start.UnixNano(), end: d.End.UnixNano()})
 	}
 	return out, nil
 }
@@ -233,13 +233,18 @@ func (c *cursor) readPoints(want metricfile.Columns) error {
 	if len(c.masked) > 0 {
 		want |= metricfile.WantSources
 	}
+	c.hide()
+	return c.reader.Points(c.ordinals[0], want, &c.points)
+}
+
+// hide finds the deletes that choose the row.
+func (c *cursor) hide() {
 	c.hiding = c.hiding[:0]
 	for _, d := range c.deletes {
-		if d.series.Matches(c.series) {
+		if d.chooses(c.series) {
 			c.hiding = append(c.hiding, d)
 		}
 	}
-	return c.reader.Points(c.ordinals[0], want, &c.points)
 }
 
 // part is what a source has of a row.

@@ -25,7 +25,6 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/objects"
-	"github.com/lakerunner/lakerunner/pkg/selector"
 	"github.com/lakerunner/lakerunner/pkg/stage"
 	"github.com/lakerunner/lakerunner/services/rollup/internal/plan"
 )
@@ -159,7 +158,7 @@ func (w *Worker) work(ctx context.Context, lease *lake.Lease, asked bool, report
 	ctx, tally := objects.WithTally(ctx)
 	r := &run{
 		Worker: w, lease: lease, task: task, scratch: &scratch{directory: directory, limit: w.config.ScratchBytes},
-		declared: map[string]bool{}, selectors: map[lake.DeleteID]*selector.SeriesSelector{},
+		declared: map[string]bool{}, choosers: map[lake.DeleteID]chooser{},
 	}
 	defer r.scratch.clear()
 	r.edit.Rewrite = true
@@ -198,8 +197,8 @@ type run struct {
 	sources []plan.Source
 	// declared are the folders that the index knows of.
 	declared map[string]bool
-	// selectors of deletes, parsed once.
-	selectors map[lake.DeleteID]*selector.SeriesSelector
+	// choosers of deletes, parsed once.
+	choosers map[lake.DeleteID]chooser
 	// files numbers the lease's files, spilled what is written to disk alone, downwards.
 	files   int
 	spilled lake.SegmentID
@@ -215,9 +214,7 @@ func (r *run) work(ctx context.Context, asked bool) error {
 	r.state, r.policy = state, r.Worker.policy(r.task)
 	r.deps.Checkpoint("rollup-window-read")
 	r.made = plan.Make(r.state, r.policy)
-	if r.made.Action == plan.Roll {
-		err = r.roll(ctx)
-	}
+	err = r.do(ctx)
 	if errors.Is(err, errCrowded) {
 		r.made = plan.Plan{Action: plan.Wait, Reason: err.Error(), Again: state.At.Add(10 * r.config.Settle), Remove: r.made.Remove}
 		err = nil
@@ -230,14 +227,38 @@ func (r *run) work(ctx context.Context, asked bool) error {
 	return nil
 }
 
-// rolled makes the rollup current.
-func (r *run) rolled(skipped bool) {
+// do does what was decided.
+func (r *run) do(ctx context.Context) error {
+	switch r.made.Action {
+	case plan.Roll, plan.Erase:
+	case plan.Drop:
+		r.remove()
+		return nil
+	default:
+		return nil
+	}
+	if spared, err := r.spared(ctx); err != nil || spared {
+		return err
+	}
+	if r.made.Action == plan.Erase {
+		return r.erase(ctx)
+	}
+	return r.roll(ctx)
+}
+
+func (r *run) remove() {
 	for _, s := range r.made.Remove {
 		r.edit.Remove = append(r.edit.Remove, s.ID)
 	}
+}
+
+// rolled makes the rollup current.
+func (r *run) rolled(skipped bool) {
+	r.remove()
 	r.skipped = skipped
 	r.edit.Rolled = []lake.Rolled{{
-		Signal: r.task.Signal, Window: r.task.Window, Resolution: resolutionOf(r.task), Version: r.state.Version.Version, AppliedDelete: r.state.Latest, Skipped: skipped,
+		Signal: r.task.Signal, Window: r.task.Window, Resolution: resolutionOf(r.task), Version: r.state.Version.Version, AppliedDelete: r.state.Latest,
+		Skipped: skipped, OfItself: r.made.Action == plan.Erase,
 	}}
 }
 
@@ -249,7 +270,7 @@ func (r *run) next() {
 		task.Delay = min(max(r.made.Again.Sub(r.state.At), 0), longest)
 		r.edit.Next = append(r.edit.Next, task)
 	}
-	if r.made.Action != plan.Roll {
+	if r.made.Action != plan.Roll && r.made.Action != plan.Erase {
 		return
 	}
 	for _, task := range r.made.Next {

@@ -193,19 +193,7 @@ func TestDeletedAndMaskedPointsAreLeftOut(t *testing.T) {
 	f.truth = f.truth[300:]
 	f.put(object{key: "raw/acme/c/rewritten", points: f.points("up/a", 0, 360), replace: true})
 	from, to := f.start.Add(10*time.Minute), f.start.Add(20*time.Minute)
-	if _, err := f.index.CreateDelete(t.Context(), lake.Delete{
-		Organization: org, Signal: lake.SignalMetrics, Selector: `{pod="b",__name__="up"}`, Start: from, End: to, Sources: lake.SourceLeave, Actor: "test",
-	}); err != nil {
-		t.Fatal(err)
-	}
-	deleted := 0
-	f.truth = slices.DeleteFunc(f.truth, func(p point) bool {
-		gone := p.series == "up/b" && !p.at.Before(from) && p.at.Before(to)
-		if gone {
-			deleted++
-		}
-		return gone
-	})
+	deleted := f.delete("up/b", from, to)
 	f.wantUncovered(time.Minute, 0)
 	f.wantUncovered(time.Hour, 0)
 	report := f.roll(0, time.Minute)
@@ -219,16 +207,39 @@ func TestDeletedAndMaskedPointsAreLeftOut(t *testing.T) {
 	}
 }
 
+// delete deletes points of a series, and says how many that are.
+func (f *fixture) delete(series string, from, to time.Time) int {
+	f.t.Helper()
+	f.createDelete(lake.SignalMetrics, seriesOf(series).Labels.String(), from, to)
+	before := len(f.truth)
+	f.truth = slices.DeleteFunc(f.truth, func(p point) bool { return p.series == series && !p.at.Before(from) && p.at.Before(to) })
+	return before - len(f.truth)
+}
+
+func (f *fixture) createDelete(signal lake.Signal, selector string, from, to time.Time) {
+	f.t.Helper()
+	if _, err := f.index.CreateDelete(f.t.Context(), lake.Delete{
+		Organization: org, Signal: signal, Selector: selector, Start: from, End: to, Sources: lake.SourceLeave, Actor: "test",
+	}); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 // expire removes the rows of an hour as retention does.
 func (f *fixture) expire(hour int) {
 	f.t.Helper()
-	task := lake.Task{Kind: lake.TaskExpire, Organization: org, Signal: lake.SignalMetrics}
+	f.expireOf(lake.SignalMetrics, hour)
+}
+
+func (f *fixture) expireOf(signal lake.Signal, hour int) {
+	f.t.Helper()
+	task := lake.Task{Kind: lake.TaskExpire, Organization: org, Signal: signal}
 	if err := f.index.Enqueue(f.t.Context(), []lake.Task{task}); err != nil {
 		f.t.Fatal(err)
 	}
 	did, err := stage.One(f.t.Context(), f.index, stage.Options{Batch: index.Batch{Kind: lake.TaskExpire, Work: &task}}, func(context.Context, *lake.Lease) (lake.Edit, error) {
 		var edit lake.Edit
-		for _, s := range f.answer(lake.SignalMetrics, 0).Segments {
+		for _, s := range f.answer(signal, 0).Segments {
 			if s.Window == f.hour(hour) {
 				edit.Remove = append(edit.Remove, s.ID)
 			}
@@ -254,6 +265,68 @@ func TestRollupsOutliveTheirRows(t *testing.T) {
 	report := f.roll(0, 10*time.Second)
 	if report.Plan.Action != plan.Refuse || len(report.Added) != 0 {
 		t.Errorf("a finer tier of rows that are gone: %+v", report.Plan)
+	}
+}
+
+func TestDeletesReachRollupsWhoseRowsAreGone(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, allTiers)
+	f.ingest(f.points("up/a", 0, 400), f.points("up/b", 0, 400), f.points("up/a", 1, 400))
+	f.roll(0, time.Minute)
+	f.roll(1, time.Minute)
+	f.roll(0, time.Hour)
+	f.expire(0)
+	f.expire(1)
+	deleted := f.delete("up/b", f.start.Add(10*time.Minute), f.start.Add(20*time.Minute))
+	f.wantUncovered(time.Minute, 0)
+	f.wantUncovered(time.Hour, 0, 1)
+
+	if report := f.roll(0, time.Hour); report.Plan.Action != plan.Wait {
+		t.Errorf("the coarser before the finer: %+v", report.Plan)
+	}
+	report := f.roll(0, time.Minute)
+	if a := report.Account; report.Plan.Action != plan.Erase || a.Deleted != int64(deleted) || deleted == 0 || a.In != a.Counted+a.Deleted {
+		t.Errorf("%s: %+v, want %d deleted", report.Plan.Action, a, deleted)
+	}
+	if report := f.roll(0, time.Hour); report.Plan.Action != plan.Roll {
+		t.Errorf("of the minutes: %+v", report.Plan)
+	}
+	for _, resolution := range []time.Duration{time.Minute, time.Hour} {
+		f.wantTier(resolution)
+		f.wantUncovered(resolution)
+	}
+
+	// A delete that chooses none of its series leaves a rollup as it is.
+	before := f.answer(lake.SignalMetrics, time.Minute).Segments
+	f.delete("up/c", f.start, f.start.Add(time.Hour))
+	f.wantUncovered(time.Minute, 0)
+	if report := f.due(0, time.Minute); len(report.Added) != 0 {
+		t.Errorf("%+v", report)
+	}
+	f.wantTier(time.Minute)
+	f.wantUncovered(time.Minute)
+	if after := f.answer(lake.SignalMetrics, time.Minute).Segments; after[0].ID != before[0].ID || after[0].AppliedDelete == before[0].AppliedDelete {
+		t.Errorf("got %+v, had %+v", after, before)
+	}
+}
+
+func TestADeletedRollupThatLacksRowsGoes(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, allTiers)
+	f.ingest(f.points("up/a", 0, 400), f.points("up/b", 0, 400))
+	f.roll(0, time.Minute)
+	f.ingest(f.points("up/late", 0, 400))
+	f.expire(0)
+	if report := f.roll(0, time.Minute); report.Plan.Action != plan.Refuse {
+		t.Errorf("without a delete: %+v", report.Plan)
+	}
+	f.delete("up/b", f.start, f.start.Add(time.Hour))
+	if report := f.roll(0, time.Minute); report.Plan.Action != plan.Drop {
+		t.Errorf("with a delete: %+v", report.Plan)
+	}
+	state, err := f.index.RollupWindow(t.Context(), org, lake.SignalMetrics, f.hour(0))
+	if err != nil || state.Rollups[0].Standing != index.RollupDropped || len(state.Rollups[0].Segments) != 0 {
+		t.Errorf("%+v, %v", state.Rollups, err)
 	}
 }
 
