@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -32,7 +33,7 @@ import (
 func markedSeries(mark string, from time.Time, n int) []prom.Series {
 	var out []prom.Series
 	for _, instance := range []string{"a", "b", "c"} {
-		one := prom.Series{Labels: labels.FromStrings(labels.MetricName, mark+"_metric", "instance", mark+"-"+instance, mark+"_only", "1")}
+		one := prom.Series{Labels: labels.FromStrings(model.MetricNameLabel, mark+"_metric", "instance", mark+"-"+instance, mark+"_only", "1")}
 		for i := range n {
 			one.Times = append(one.Times, from.Add(time.Duration(i)*time.Second).UnixMilli())
 			one.Values = append(one.Values, float64(i))
@@ -171,7 +172,7 @@ func TestQueryMetricsAnswersEveryKindOfValue(t *testing.T) {
 	from := time.Now().Add(-10 * time.Minute).Truncate(time.Minute)
 	native := &histogram.FloatHistogram{Schema: 1, ZeroThreshold: 0.001, ZeroCount: 1, Count: 4, Sum: 7, PositiveSpans: []histogram.Span{{Offset: 0, Length: 2}}, PositiveBuckets: []float64{1, 2}}
 	series := append(markedSeries("alpha", from, 120), prom.Series{
-		Labels: labels.FromStrings(labels.MetricName, "h"), HistogramTimes: []int64{from.UnixMilli()}, Histograms: []*histogram.FloatHistogram{native},
+		Labels: labels.FromStrings(model.MetricNameLabel, "h"), HistogramTimes: []int64{from.UnixMilli()}, Histograms: []*histogram.FloatHistogram{native},
 	})
 	p.IngestMetrics(t, "acme", series)
 	at, ctx := timestamppb.New(from.Add(time.Minute)), as(t.Context(), "acme")
@@ -308,7 +309,7 @@ func TestCardinalityTellsNewSeriesFromVanishedOnes(t *testing.T) {
 	from := time.Now().Add(-20 * time.Minute).Truncate(time.Second)
 	p.IngestMetrics(t, "acme", markedSeries("early", from, 60))
 	p.IngestMetrics(t, "acme", markedSeries("late", from.Add(10*time.Minute), 60))
-	stays := prom.Series{Labels: labels.FromStrings(labels.MetricName, "stays", "instance", "early-a")}
+	stays := prom.Series{Labels: labels.FromStrings(model.MetricNameLabel, "stays", "instance", "early-a")}
 	for i := range 20 {
 		stays.Times, stays.Values = append(stays.Times, from.Add(time.Duration(i)*time.Minute).UnixMilli()), append(stays.Values, 1)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -225,7 +226,7 @@ func TestMetricsOfTheShop(t *testing.T) {
 // staleOf counts the points that are stale markers; one of a histogram or summary is of all of its series.
 func staleOf(series []sample.Series) (n int64) {
 	for _, s := range series {
-		name := s.Labels.Get(labels.MetricName)
+		name := s.Labels.Get(model.MetricNameLabel)
 		part := strings.HasSuffix(name, "_sum") || s.Labels.Get("quantile") != "" || s.Labels.Get("le") != "" // _count stands for the point
 		for _, p := range s.Samples {
 			stale := value.IsStaleNaN(p.Value)
@@ -284,7 +285,7 @@ func testMetricCatalogues(t *testing.T, s *shop) {
 		}
 	}
 	same("labels", s.distinct(""), dataOf[[]string](t, s, "labels", s.times()))
-	for _, name := range []string{labels.MetricName, "service_name", "le", "k8s_pod_name"} {
+	for _, name := range []string{model.MetricNameLabel, "service_name", "le", "k8s_pod_name"} {
 		status, body := s.lake.fetch(s.lake.keys[s.organization], "/prometheus/api/v1/label/"+name+"/values", s.times())
 		var got answer
 		unmarshal(t, body, &got)
@@ -297,7 +298,7 @@ func testMetricCatalogues(t *testing.T, s *shop) {
 	}
 	var want []map[string]string
 	for _, one := range s.series {
-		if one.Labels.Get("service_name") == "cart" && one.Labels.Get(labels.MetricName) != "target_info" {
+		if one.Labels.Get("service_name") == "cart" && one.Labels.Get(model.MetricNameLabel) != "target_info" {
 			want = append(want, one.Labels.Map())
 		}
 	}

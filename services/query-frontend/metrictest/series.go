@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
@@ -42,7 +43,7 @@ func Series(seed uint64, start, end time.Time, deltas bool) []prom.Series {
 
 func (m *maker) instance(job, instance string) {
 	of := func(name string, more ...string) labels.Labels {
-		return labels.FromStrings(append([]string{labels.MetricName, name, "job", job, "instance", instance}, more...)...)
+		return labels.FromStrings(append([]string{model.MetricNameLabel, name, "job", job, "instance", instance}, more...)...)
 	}
 	for _, code := range []string{"200", "404", "500"} {
 		m.add(of("http_requests_total", "code", code), m.counter(m.times(15_000), 40))
@@ -222,7 +223,7 @@ func emptyHistogram(schema int32, gauge bool) *histogram.FloatHistogram {
 // deltas are sources that say what happened since the sample before, with and without start times, and one that changes to that.
 func (m *maker) deltas() {
 	for instance := range 5 {
-		l := labels.FromStrings(labels.MetricName, "hits_total", "job", fmt.Sprintf("job-%d", instance%2), "instance", fmt.Sprintf("host-%d", instance))
+		l := labels.FromStrings(model.MetricNameLabel, "hits_total", "job", fmt.Sprintf("job-%d", instance%2), "instance", fmt.Sprintf("host-%d", instance))
 		times := m.times(20_000)
 		one := prom.Series{Labels: l, Delta: true}
 		cumulative := prom.Series{Labels: l}

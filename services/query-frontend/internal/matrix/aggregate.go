@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/kahansum"
@@ -74,7 +75,7 @@ func (a *aggregation) begin(l labels.Labels) group {
 	switch {
 	case a.without:
 		a.builder.Del(a.grouping...)
-		a.builder.Del(labels.MetricName)
+		a.builder.Del(model.MetricNameLabel)
 	case len(a.grouping) > 0:
 		a.builder.Keep(a.grouping...)
 	default:

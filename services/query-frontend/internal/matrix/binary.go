@@ -5,6 +5,7 @@ package matrix
 import (
 	"slices"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/schema"
@@ -139,7 +140,7 @@ func signatures(m *parser.VectorMatching) func(labels.Labels) []byte {
 		slices.Sort(names)
 		return func(l labels.Labels) []byte { return l.BytesWithLabels(buffer, names...) }
 	}
-	names = append(names, labels.MetricName)
+	names = append(names, model.MetricNameLabel)
 	slices.Sort(names)
 	return func(l labels.Labels) []byte { return l.BytesWithoutLabels(buffer, names...) }
 }

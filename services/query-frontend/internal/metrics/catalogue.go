@@ -11,6 +11,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/cespare/xxhash/v2"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
@@ -81,7 +82,7 @@ type named struct {
 func decodeNames(to []named, batch arrow.RecordBatch) ([]named, error) {
 	entries, err := prom.DecodeEntries(nil, batch)
 	for i := range entries {
-		name := entries[i].Labels.Get(labels.MetricName)
+		name := entries[i].Labels.Get(model.MetricNameLabel)
 		if last := len(to) - 1; last >= 0 && to[last].name == name {
 			name = to[last].name
 		} else {

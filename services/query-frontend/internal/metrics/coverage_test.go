@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
@@ -30,7 +31,7 @@ var day = time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
 func counters() []prom.Series {
 	var out []prom.Series
 	for i := range 5 {
-		one := prom.Series{Labels: labels.FromStrings(labels.MetricName, "c_total", "i", fmt.Sprint(i), "odd", fmt.Sprint(i%2))}
+		one := prom.Series{Labels: labels.FromStrings(model.MetricNameLabel, "c_total", "i", fmt.Sprint(i), "odd", fmt.Sprint(i%2))}
 		for t := day.Add(time.Duration(i) * time.Second); t.Before(day.Add(24 * time.Hour)); t = t.Add(30 * time.Second) {
 			one.Times, one.Values = append(one.Times, t.UnixMilli()), append(one.Values, float64(len(one.Times)*(i+1)%1000))
 		}

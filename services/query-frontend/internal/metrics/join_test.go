@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/lakerunner/lakerunner/pkg/lake"
@@ -35,7 +36,7 @@ func BenchmarkJoin(b *testing.B) {
 	}
 	for pod := range 800 {
 		name := fmt.Sprintf("checkout-%d", pod)
-		pods = append(pods, flat(labels.FromStrings(labels.MetricName, "kube_pod_info", "k8s_pod_name", name, "node", fmt.Sprint("node-", pod%40)), 1))
+		pods = append(pods, flat(labels.FromStrings(model.MetricNameLabel, "kube_pod_info", "k8s_pod_name", name, "node", fmt.Sprint("node-", pod%40)), 1))
 		for le := range 12 {
 			buckets = append(buckets, flat(labels.FromStrings("k8s_pod_name", name, "k8s_namespace_name", "default", "service_name", "checkout", "http_request_method", "GET",
 				"http_route", "/cart/checkout", "instance", fmt.Sprint("10.0.0.", pod), "job", "default/checkout", "le", fmt.Sprint(le)), float64(le)))

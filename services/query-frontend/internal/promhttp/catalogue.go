@@ -103,7 +103,7 @@ func (a *API) metadata(r *http.Request) (answer, error) {
 	name := r.FormValue("metric")
 	if name != "" {
 		// A histogram or summary is known by its base name, which none of its series has.
-		matchers = [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, regexp.QuoteMeta(name)+"(_bucket|_sum|_count)?")}}
+		matchers = [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, regexp.QuoteMeta(name)+"(_bucket|_sum|_count)?")}}
 	}
 	found, err := a.frontend.Metrics(r.Context(), matchers, start, end)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -106,17 +107,17 @@ func scraped() []prom.Series {
 		}
 		return s
 	}
-	latency := prom.Series{Labels: labels.FromStrings(labels.MetricName, "latency_seconds", "job", "api")}
+	latency := prom.Series{Labels: labels.FromStrings(model.MetricNameLabel, "latency_seconds", "job", "api")}
 	for i := range 11 {
 		latency.HistogramTimes = append(latency.HistogramTimes, from.UnixMilli()+int64(i)*60_000)
 		latency.Histograms = append(latency.Histograms, latencyAt(float64(i)))
 	}
 	return []prom.Series{
-		floats(func(int) float64 { return 3 }, labels.MetricName, "http.size", "http.method", "GET"),
-		floats(func(i int) float64 { return float64(i * 10) }, labels.MetricName, "http_requests_total", "code", "200", "job", "api"),
-		floats(func(i int) float64 { return float64(i) }, labels.MetricName, "http_requests_total", "code", "500", "job", "api"),
+		floats(func(int) float64 { return 3 }, model.MetricNameLabel, "http.size", "http.method", "GET"),
+		floats(func(i int) float64 { return float64(i * 10) }, model.MetricNameLabel, "http_requests_total", "code", "200", "job", "api"),
+		floats(func(i int) float64 { return float64(i) }, model.MetricNameLabel, "http_requests_total", "code", "500", "job", "api"),
 		latency,
-		floats(func(int) float64 { return 1 }, labels.MetricName, "up", "instance", "a", "job", "api"),
+		floats(func(int) float64 { return 1 }, model.MetricNameLabel, "up", "instance", "a", "job", "api"),
 	}
 }
 

@@ -95,11 +95,11 @@ func written(series ...prom.Series) map[string]string {
 
 // long are series of several chunks, and histograms whose buckets change.
 func long() []prom.Series {
-	floats := prom.Series{Labels: labels.FromStrings(labels.MetricName, "long", "n", "1")}
+	floats := prom.Series{Labels: labels.FromStrings(model.MetricNameLabel, "long", "n", "1")}
 	for i := range 1000 {
 		floats.Times, floats.Values = append(floats.Times, from.UnixMilli()+int64(i)*500), append(floats.Values, float64(i)/7)
 	}
-	histograms := prom.Series{Labels: labels.FromStrings(labels.MetricName, "long", "n", "2")}
+	histograms := prom.Series{Labels: labels.FromStrings(model.MetricNameLabel, "long", "n", "2")}
 	for i := range 300 {
 		h := latencyAt(float64(i))
 		if i > 100 {
@@ -136,13 +136,13 @@ func TestRemoteRead(t *testing.T) {
 			}
 			got, err := l.readAll(client, 0, 3600, equal("n", "1"))
 			compare(written(long()[0]), got, err)
-			got, err = l.readAll(client, 0, 3600, labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, "long|up"), labels.MustNewMatcher(labels.MatchNotEqual, "n", "1"))
+			got, err = l.readAll(client, 0, 3600, labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, "long|up"), labels.MustNewMatcher(labels.MatchNotEqual, "n", "1"))
 			compare(written(long()[1], scraped()[4]), got, err)
 			part := scraped()[4]
 			part.Trim(from.UnixMilli()+60_000, from.UnixMilli()+120_000)
 			got, err = l.readAll(client, 60, 120, equal("instance", "a"))
 			compare(written(part), got, err)
-			got, err = l.readAll(client, 0, 3600, equal(labels.MetricName, "nothing"))
+			got, err = l.readAll(client, 0, 3600, equal(model.MetricNameLabel, "nothing"))
 			compare(map[string]string{}, got, err)
 		})
 	}
@@ -153,7 +153,7 @@ func TestRemoteRead(t *testing.T) {
 			return fault.New(fault.MissingSegment, "segment 7 is gone")
 		}
 		for _, accepted := range []prompb.ReadRequest_ResponseType{prompb.ReadRequest_STREAMED_XOR_CHUNKS, prompb.ReadRequest_SAMPLES} {
-			if got, err := l.readAll(l.reader(accepted), 0, 3600, equal(labels.MetricName, "up")); err == nil || !strings.Contains(err.Error(), "segment 7 is gone") {
+			if got, err := l.readAll(l.reader(accepted), 0, 3600, equal(model.MetricNameLabel, "up")); err == nil || !strings.Contains(err.Error(), "segment 7 is gone") {
 				t.Errorf("%v, %v", got, err)
 			}
 		}

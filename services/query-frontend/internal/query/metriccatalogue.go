@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 
@@ -231,7 +232,7 @@ func (c *counter) metric(name string) *MetricCardinality {
 }
 
 func (c *counter) series(e *prom.Entry, isNew bool) {
-	m := c.metric(e.Labels.Get(labels.MetricName))
+	m := c.metric(e.Labels.Get(model.MetricNameLabel))
 	c.out.Series, c.out.Samples, c.out.Bytes = c.out.Series+1, c.out.Samples+e.Samples, c.out.Bytes+e.Bytes
 	m.Series, m.Samples, m.Bytes = m.Series+1, m.Samples+e.Samples, m.Bytes+e.Bytes
 	if isNew {
@@ -239,7 +240,7 @@ func (c *counter) series(e *prom.Entry, isNew bool) {
 		m.New++
 	}
 	e.Labels.Range(func(l labels.Label) {
-		if l.Name == labels.MetricName {
+		if l.Name == model.MetricNameLabel {
 			return
 		}
 		if c.labels[l.Name] == nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/grpc"
 
@@ -291,7 +292,7 @@ func metricCatalogue(f *workerv1.MetricCatalogue, source metricSource, emit func
 	for i := range series {
 		n := int64(series[i].Len())
 		entries = append(entries, prom.Entry{Labels: series[i].Labels, Samples: n, Bytes: 10 * n})
-		name := series[i].Labels.Get(labels.MetricName)
+		name := series[i].Labels.Get(model.MetricNameLabel)
 		if last := len(metrics) - 1; last < 0 || metrics[last].Name != name {
 			metrics = append(metrics, prom.Metric{Name: name, Type: "gauge", Help: "Help of " + name})
 		}

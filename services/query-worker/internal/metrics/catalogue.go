@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
@@ -115,7 +116,7 @@ func (n *metricNames) add(c *metricfile.Catalogue, ordinals []int, start, end in
 		if e.Last < start || e.First > end {
 			continue
 		}
-		name := c.Value(ordinal, labels.MetricName)
+		name := c.Value(ordinal, model.MetricNameLabel)
 		m := n.byName[name]
 		if m == nil {
 			m = &metricName{Metric: prom.Metric{Name: strings.Clone(name)}, hashes: map[uint64]struct{}{}}

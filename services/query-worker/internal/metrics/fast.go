@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/util/annotations"
@@ -287,7 +288,7 @@ func (w *worker) hold() error {
 // line keeps a series of the answer.
 func (w *worker) line(l labels.Labels, steps []int32, values []float64) error {
 	if !w.of.question.Function.KeepsName() {
-		l = l.DropReserved(func(name string) bool { return name == labels.MetricName })
+		l = l.DropReserved(func(name string) bool { return name == model.MetricNameLabel })
 	}
 	one := prom.Series{Labels: l, Times: w.timesOf(steps), Values: slices.Clone(values)}
 	w.lines = append(w.lines, one)
@@ -313,7 +314,7 @@ func (w *worker) timesOf(steps []int32) []int64 {
 // hash notes a label set without its name.
 func (w *worker) hash(l labels.Labels) []byte {
 	var hash uint64
-	hash, w.buffer = l.HashWithoutLabels(w.buffer, labels.MetricName)
+	hash, w.buffer = l.HashWithoutLabels(w.buffer, model.MetricNameLabel)
 	w.hashes = append(w.hashes, hash)
 	return w.buffer
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/promql/parser/posrange"
@@ -352,7 +353,7 @@ func (e *roller) one(of *lanesOf) error {
 	}
 	s := prom.Series{Labels: of.labels}
 	if !keepsName(q.Function) {
-		s.Labels = s.Labels.DropReserved(func(name string) bool { return name == labels.MetricName })
+		s.Labels = s.Labels.DropReserved(func(name string) bool { return name == model.MetricNameLabel })
 	}
 	for i := range e.answer.Floats {
 		at := q.Start + int64(i)*q.Step
@@ -378,7 +379,7 @@ func keepsName(f rollup.Function) bool {
 
 // remark says what Prometheus would of a series.
 func (e *roller) remark(of *lanesOf, floats bool) {
-	name, at, notes := of.labels.Get(labels.MetricName), e.of.asked.at, e.answer.Notes
+	name, at, notes := of.labels.Get(model.MetricNameLabel), e.of.asked.at, e.answer.Notes
 	for _, one := range []struct {
 		note   rollup.Note
 		remark func() error
