@@ -564,13 +564,13 @@ func TestRule21DeletesReachRollups(t *testing.T) {
 		for n := range 2 {
 			l.rollOrFail(hourAt(n), time.Minute)
 		}
-		d := l.createDelete(deletion(`{a="b"}`)) // of the first hour
+		l.createDelete(deletion(`{a="b"}`)) // of the first hour
 		l.wantRollups(time.Minute, 1, 0)
 		l.wantRollupDebt([]lake.Window{hourAt(0)}, []lake.Window{day})
 		l.exec("UPDATE segments SET first_time = last_time WHERE signal > 10") // the end of its only bucket
 		late := deletion(`{a="b"}`)
 		late.End = hour.Start.Add(time.Second)
-		d = l.createDelete(late)
+		d := l.createDelete(late)
 		under, err := l.SegmentsUnderDelete(t.Context(), d.ID, 0, 0)
 		if err != nil || len(under) != 2 || under[1].Resolution != time.Minute {
 			t.Errorf("under the delete: %+v (%v)", under, err)
