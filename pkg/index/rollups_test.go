@@ -575,8 +575,14 @@ func TestRule21DeletesReachRollups(t *testing.T) {
 		if err != nil || len(under) != 2 || under[1].Resolution != time.Minute {
 			t.Errorf("under the delete: %+v (%v)", under, err)
 		}
+		before := deletion(`{a="b"}`)
+		before.Start, before.End = hour.Start.Add(-time.Hour), hour.Start
+		none := l.createDelete(before)
+		if p, err := l.DeleteProgress(t.Context(), none.ID); err != nil || p.SegmentsLeft != 0 {
+			t.Errorf("under a delete that ends where the window begins: %+v (%v)", p, err)
+		}
 		state := l.rollupWindow(hourAt(0))
-		if len(state.Deletes) != 2 || state.Latest != d.ID || state.Rollups[0].Current {
+		if len(state.Deletes) != 2 || state.Latest != none.ID || state.Rollups[0].Current {
 			t.Errorf("state %+v", state)
 		}
 		l.rollOrFail(hourAt(0), time.Minute)

@@ -84,9 +84,11 @@ WHERE organization = $1
   AND window_start < $4
   AND (last_time >= $5::bigint AND first_time < $6::bigint
        -- The times of rollups are those of buckets.
-       OR resolution > 0 AND window_start + interval '1 microsecond' * (window_length / 1000) > $7::timestamptz)
+       OR resolution > 0
+          AND (extract(epoch FROM window_start) * 1000000000)::bigint < $6::bigint
+          AND (extract(epoch FROM window_start) * 1000000000)::bigint + window_length > $5::bigint)
   AND removed_at IS NULL
-  AND applied_delete < $8::bigint
+  AND applied_delete < $7::bigint
 `
 
 type CountSegmentsUnderDeleteParams struct {
@@ -96,7 +98,6 @@ type CountSegmentsUnderDeleteParams struct {
 	EndWindow    time.Time
 	StartTime    int64
 	EndTime      int64
-	StartWindow  time.Time
 	ID           int64
 }
 
@@ -114,7 +115,6 @@ func (q *Queries) CountSegmentsUnderDelete(ctx context.Context, arg CountSegment
 		arg.EndWindow,
 		arg.StartTime,
 		arg.EndTime,
-		arg.StartWindow,
 		arg.ID,
 	)
 	var i CountSegmentsUnderDeleteRow
@@ -696,12 +696,14 @@ WHERE organization = $1
   AND window_start < $4
   AND (last_time >= $5::bigint AND first_time < $6::bigint
        -- The times of rollups are those of buckets.
-       OR resolution > 0 AND window_start + interval '1 microsecond' * (window_length / 1000) > $7::timestamptz)
+       OR resolution > 0
+          AND (extract(epoch FROM window_start) * 1000000000)::bigint < $6::bigint
+          AND (extract(epoch FROM window_start) * 1000000000)::bigint + window_length > $5::bigint)
   AND removed_at IS NULL
-  AND applied_delete < $8::bigint
-  AND id > $9
+  AND applied_delete < $7::bigint
+  AND id > $8
 ORDER BY id
-LIMIT $10
+LIMIT $9
 `
 
 type SegmentsUnderDeleteParams struct {
@@ -711,7 +713,6 @@ type SegmentsUnderDeleteParams struct {
 	EndWindow    time.Time
 	StartTime    int64
 	EndTime      int64
-	StartWindow  time.Time
 	ID           int64
 	After        int64
 	PageSize     int32
@@ -730,7 +731,6 @@ func (q *Queries) SegmentsUnderDelete(ctx context.Context, arg SegmentsUnderDele
 		arg.EndWindow,
 		arg.StartTime,
 		arg.EndTime,
-		arg.StartWindow,
 		arg.ID,
 		arg.After,
 		arg.PageSize,

@@ -133,6 +133,7 @@ func instant(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) 
 
 // facts are what a certificate's limits are made of.
 type facts struct {
+	signal  lake.Signal
 	policy  lake.SourcePolicy
 	buckets []string // that hold touched files or objects
 	pending int64    // objects received before the delete that wait to be decoded
@@ -160,12 +161,21 @@ func limits(f facts) []string {
 	}
 	out = append(out,
 		"Source objects whose rows had left the lake by retention before the delete were not searched.",
+		rolledLimit(f.signal),
 		"Rows that were rejected at ingest were never decoded: those of objects that were not touched stay below db/{organization}/rejects/.",
 		"Query workers may hold files of replaced segments in their local caches until those are evicted; answers given before the delete are out of reach.",
 		"Backups of the database hold no rows, but keys of files and the text of this delete until they age out.",
 		"Copies that other organizations received, and what the producers of the telemetry kept, are out of reach.",
 	)
 	return out
+}
+
+// rolledLimit says what is left in rollups whose rows are gone.
+func rolledLimit(signal lake.Signal) string {
+	if signal == lake.SignalMetrics {
+		return "Rollups of rows that had left by retention lost whole buckets of the series; other points at the edges of the range went with them."
+	}
+	return "Counts of lines by service, level and template, of lines that had left by retention, still count those that only other labels or a pipeline tell from the rest."
 }
 
 func counted(n int64, thing string) string {

@@ -49,7 +49,7 @@ func (e *Eraser) account(ctx context.Context, d lake.Delete) (*Certificate, erro
 	if c.Segments, err = e.deps.Index.DeleteSegments(ctx, d.ID); err != nil {
 		return nil, err
 	}
-	f := facts{policy: d.Sources}
+	f := facts{signal: d.Signal, policy: d.Sources}
 	for after := lake.ReceiptID(0); ; {
 		page, err := e.deps.Index.DeleteSources(ctx, d.ID, after, sourcePage)
 		if err != nil {

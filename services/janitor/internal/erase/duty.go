@@ -26,7 +26,7 @@ const (
 	day = 24 * time.Hour
 )
 
-// Duty takes each delete of the lease's organization a step further, and hands windows to compaction. What goes wrong with one delete
+// Duty takes each delete of the lease's organization a step further, and hands windows to compaction and rollup. What goes wrong with one delete
 // does not keep the others waiting: the task comes again, with the cause.
 func (e *Eraser) Duty(ctx context.Context, lease *lake.Lease) (lake.Edit, error) {
 	var edit lake.Edit
@@ -49,7 +49,7 @@ func passes(err error) bool {
 	return errors.Is(err, fault.Unavailable) || errors.Is(err, fault.Timeout) || errors.Is(err, fault.Conflict)
 }
 
-// Run takes each delete of an organization that is not done a step further. The tasks are the compactions that it waits for.
+// Run takes each delete of an organization that is not done a step further. The tasks are the compactions and rollups that it waits for.
 func (e *Eraser) Run(ctx context.Context, org lake.Organization) ([]lake.Task, error) {
 	deletes, _, err := e.deps.Index.Deletes(ctx, index.DeleteQuery{
 		Organization: org, States: []lake.DeleteState{lake.DeleteRewriting, lake.DeleteSweeping}, Limit: maxDeletes,
@@ -91,10 +91,10 @@ func (e *Eraser) advance(ctx context.Context, d lake.Delete, windows *windows, f
 	return e.certify(ctx, d)
 }
 
-// rewrite hands the windows to compaction whose segments may hold rows of a delete, and reports whether there are none, and none can come.
+// rewrite hands the windows to compaction whose segments may hold rows of a delete, and rollups of them to whoever makes these, and reports whether there are none, and none can come.
 //
 // None can come once nobody works who may not have seen the delete. Ingest and compaction read the deletes after their claim, so only a
-// lease that was claimed before the delete could be seen may add a segment without it. The leases are asked for first: what one of them
+// lease that was claimed before the delete could be seen may add a segment without it; a rollup from before it is refused. The leases are asked for first: what one of them
 // added before it ended is found by the look at the segments that follows.
 func (e *Eraser) rewrite(ctx context.Context, d lake.Delete, windows *windows) (free bool, err error) {
 	kinds := []lake.TaskKind{lake.TaskIngest, lake.TaskCompact}
@@ -132,7 +132,10 @@ func (w *windows) full() bool { return len(w.tasks) >= maxWindows }
 
 func (w *windows) add(s lake.Segment) {
 	task := lake.Task{Kind: lake.TaskCompact, Organization: s.Organization, Signal: s.Signal, Window: s.Window}
-	if s.Window.Length >= day {
+	switch {
+	case s.Resolution > 0:
+		task.Kind, task.Tier = lake.TaskRollup, int(s.Resolution/time.Second)
+	case s.Window.Length >= day:
 		task.Tier = 1
 	}
 	task.Window.Start = task.Window.Start.UTC()

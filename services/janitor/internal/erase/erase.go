@@ -5,7 +5,7 @@
 // A delete's rows are in no answer from the moment that Index.CreateDelete returns. What is left to do is to have them out of every file:
 //
 //	rewriting   the windows of segments that may hold rows of it are handed to compaction, which writes the rows out or marks the segment
-//	            as having none. It ends when no segment is left and none can come: a segment without the delete can only be committed
+//	            as having none, and those of rollups to whoever makes these. It ends when no segment is left and none can come: a segment without the delete can only be committed
 //	            by a lease that was claimed before the delete could be seen, so as long as one of those lives the delete stays here.
 //	sweeping    source objects are dealt with as the policy says, and replaced files go by the janitor's sweep after their grace.
 //	done        all files were seen to be gone: the certificate is in the audit log and in the bucket.
@@ -38,7 +38,6 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/objects"
-	"github.com/lakerunner/lakerunner/pkg/selector"
 )
 
 // Index is what deletes need of the index.
@@ -108,8 +107,8 @@ const (
 // Planned says what a delete would touch.
 type Planned struct {
 	Segments, Bytes int64 // that may hold rows of it
-	// Streams is how many streams of them the selector's matchers let through; it is counted only when Counted is true, and Segments and
-	// Bytes are then of segments with such a stream alone. Too many segments are not opened for a count.
+	// Streams is how many streams, or series of metrics, of them the selector's matchers let through; it is counted only when Counted is true,
+	// and Segments and Bytes are then of segments with such a one alone. Too many segments are not opened for a count.
 	Streams int64
 	Counted bool
 }
@@ -168,14 +167,14 @@ func (e *Eraser) complete(ctx context.Context, d lake.Delete) (lake.Delete, erro
 	if err := check(d); err != nil {
 		return d, fault.Wrap(fault.Invalid, err)
 	}
-	_, err = selector.Parse(d.Selector)
+	_, err = finderOf(d)
 	return d, err
 }
 
 func check(d lake.Delete) error {
 	switch {
-	case d.Signal != lake.SignalLogs:
-		return fmt.Errorf("rows of %s cannot be deleted by a selector: only those of logs", d.Signal)
+	case d.Signal != lake.SignalLogs && d.Signal != lake.SignalMetrics:
+		return fmt.Errorf("rows of %s cannot be deleted by a selector: only those of logs and metrics", d.Signal)
 	case strings.TrimSpace(d.Selector) == "":
 		return errors.New("a selector is wanted")
 	case len(d.Selector) > maxSelector:
@@ -188,6 +187,9 @@ func check(d lake.Delete) error {
 		return fmt.Errorf("the range is empty: from %s to %s", d.Start.Format(time.RFC3339), d.End.Format(time.RFC3339))
 	case d.End.Year() > 2200:
 		return fmt.Errorf("the end %s lies too far ahead", d.End.Format(time.RFC3339))
+	}
+	if d.Signal == lake.SignalMetrics && d.Sources == lake.SourceRedact {
+		return errors.New("objects of metrics cannot be redacted, since segments do not hold all that a copy would have to have: leave them, or erase them whole")
 	}
 	switch d.Sources {
 	case lake.SourceLeave, lake.SourceErase, lake.SourceRedact:

@@ -15,6 +15,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
+	"github.com/lakerunner/lakerunner/pkg/metricfile"
 	"github.com/lakerunner/lakerunner/pkg/segfile"
 	"github.com/lakerunner/lakerunner/pkg/selector"
 )
@@ -28,7 +29,7 @@ const (
 	shortest = time.Hour
 )
 
-// estimate counts the segments that a delete may touch; where they are few it looks which have a stream that the selector wants.
+// estimate counts the segments that a delete may touch; where they are few it looks which have a stream or series that the selector wants.
 func (e *Eraser) estimate(ctx context.Context, d lake.Delete) (Planned, error) {
 	var p Planned
 	var opened []lake.Segment
@@ -70,7 +71,7 @@ func (e *Eraser) eachSegment(ctx context.Context, org lake.Organization, signal 
 }
 
 func (e *Eraser) countStreams(ctx context.Context, d lake.Delete, segments []lake.Segment) (Planned, error) {
-	wanted, err := selector.Parse(d.Selector)
+	find, err := finderOf(d)
 	if err != nil {
 		return Planned{}, err
 	}
@@ -81,7 +82,11 @@ func (e *Eraser) countStreams(ctx context.Context, d lake.Delete, segments []lak
 	group.SetLimit(parallel)
 	for _, s := range segments {
 		group.Go(func() error {
-			found, err := e.streamsOf(ctx, s, wanted)
+			sidecar, err := e.sidecar(ctx, s)
+			if err != nil {
+				return err
+			}
+			found, err := find(sidecar)
 			if err != nil || len(found) == 0 {
 				return err
 			}
@@ -100,8 +105,7 @@ func (e *Eraser) countStreams(ctx context.Context, d lake.Delete, segments []lak
 	return p, err
 }
 
-// streamsOf names the streams of a segment that a selector's matchers let through.
-func (e *Eraser) streamsOf(ctx context.Context, s lake.Segment, wanted *selector.Selector) ([]string, error) {
+func (e *Eraser) sidecar(ctx context.Context, s lake.Segment) ([]byte, error) {
 	bucket, err := e.deps.Objects.Bucket(ctx, s.Bucket)
 	if err != nil {
 		return nil, err
@@ -111,9 +115,44 @@ func (e *Eraser) streamsOf(ctx context.Context, s lake.Segment, wanted *selector
 		return nil, err
 	}
 	content, err := io.ReadAll(body)
-	if err = errors.Join(err, body.Close()); err != nil {
+	return content, errors.Join(err, body.Close())
+}
+
+// finder names the streams, or the series of metrics, of a segment that a selector's matchers let through, by its sidecar.
+type finder func(sidecar []byte) ([]string, error)
+
+// finderOf reads the selector of a delete, whose language is that of its signal.
+func finderOf(d lake.Delete) (finder, error) {
+	if d.Signal == lake.SignalMetrics {
+		wanted, err := selector.ParseSeries(d.Selector)
+		if err != nil {
+			return nil, err
+		}
+		start, end := d.Start.UnixNano(), d.End.UnixNano()
+		return func(sidecar []byte) ([]string, error) { return seriesOf(sidecar, wanted, start, end) }, nil
+	}
+	wanted, err := selector.Parse(d.Selector)
+	if err != nil {
 		return nil, err
 	}
+	return func(sidecar []byte) ([]string, error) { return streamsOf(sidecar, wanted) }, nil
+}
+
+func seriesOf(sidecar []byte, wanted *selector.SeriesSelector, start, end int64) ([]string, error) {
+	catalogue, err := metricfile.ReadCatalogue(sidecar)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, i := range catalogue.Select(wanted.Matchers(), lake.Shard{}) {
+		if e, s := catalogue.Entry(i), catalogue.Series(i); e.First < end && e.Last >= start && wanted.Matches(s) {
+			found = append(found, s.Labels.String())
+		}
+	}
+	return found, nil
+}
+
+func streamsOf(content []byte, wanted *selector.Selector) ([]string, error) {
 	sidecar, err := segfile.OpenSidecar(content)
 	if err != nil {
 		return nil, err

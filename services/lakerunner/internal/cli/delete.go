@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	janitorv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/janitor/v1"
+	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
 )
 
 // newDelete is `lakerunner delete`.
@@ -19,8 +20,8 @@ func newDelete(client *client) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "delete",
 		Short: "Delete rows for good, and show the proof of it",
-		Long: `Delete rows by a LogQL selector and a range of time. They are in no answer from the moment the delete is made; compaction then writes them out
-of the segments, replaced files go after the grace, and source objects are dealt with as --sources says. The certificate lists all that was touched,
+		Long: `Delete rows by a LogQL selector, or points of metrics by a selector of series, and a range of time. They are in no answer from the moment the delete is made; compaction then writes them out
+of the segments and rollups, replaced files go after the grace, and source objects are dealt with as --sources says. The certificate lists all that was touched,
 and what cannot be forgotten.`,
 	}
 	c.AddCommand(newDeleteCreate(client), newDeleteList(client), newDeleteShow(client), newDeleteCertificate(client))
@@ -31,6 +32,7 @@ and what cannot be forgotten.`,
 type deleteCommand struct {
 	client       *client
 	organization string
+	signal       string
 	from, to     string
 	sources      string
 	reason       string
@@ -44,20 +46,23 @@ func newDeleteCreate(client *client) *cobra.Command {
 		Use:   "create SELECTOR",
 		Short: "Delete the rows that a selector lets through",
 		Example: `  lakerunner delete create '{service_name="checkout"} |= "4111-1111"' --from 2026-11-01 --to 2026-11-02 --reason "card numbers in logs" --dry-run
-  lakerunner delete create '{service_name="login"} | user_id="42"' --sources redact --reason "request 7 of user 42"`,
+  lakerunner delete create '{service_name="login"} | user_id="42"' --sources redact --reason "request 7 of user 42"
+  lakerunner delete create --signal metrics '{__name__=~"shop_.+",pod="checkout-1"}' --from now-2h --reason "a broken exporter"`,
 		Args: exactArgs("the selector"),
 		RunE: func(c *cobra.Command, args []string) error { return d.run(c.Context(), args[0]) },
 	}
 	flags := c.Flags()
 	flags.StringVar(&d.organization, "organization", "", "another organization than the key's own (needs the admin scope)")
+	flags.StringVar(&d.signal, "signal", "logs", "logs, by a LogQL selector, or metrics, by a selector of series")
 	flags.StringVar(&d.from, "from", "", "first event time, inclusive; default from the beginning")
 	flags.StringVar(&d.to, "to", "", "end, exclusive; default now")
-	flags.StringVar(&d.sources, "sources", "leave", "what happens to the source objects: leave, erase (the whole object), redact (keep a copy of the other rows)")
+	flags.StringVar(&d.sources, "sources", "leave", "what happens to the source objects: leave, erase (the whole object), redact (keep a copy of the other rows; of logs alone)")
 	flags.StringVar(&d.reason, "reason", "", "why, for the audit log")
 	flags.BoolVarP(&d.yes, "yes", "y", false, "delete without asking")
 	flags.BoolVar(&d.dryRun, "dry-run", false, "say what would be touched, change nothing")
 	addFormat(c, &d.output)
 	completeWords(c, "sources", "leave", "erase", "redact")
+	completeWords(c, "signal", "logs", "metrics")
 	return c
 }
 
@@ -103,8 +108,12 @@ func (d *deleteCommand) request(selector string) (*janitorv1.DeleteDataRequest, 
 	if !ok || policy == 0 {
 		return nil, usage("--sources %q: want leave, erase or redact", d.sources)
 	}
+	signal := lakev1.Signal(lakev1.Signal_value["SIGNAL_"+strings.ToUpper(d.signal)])
+	if signal != lakev1.Signal_SIGNAL_LOGS && signal != lakev1.Signal_SIGNAL_METRICS {
+		return nil, usage("--signal %q: want logs or metrics", d.signal)
+	}
 	request := &janitorv1.DeleteDataRequest{
-		Organization: d.organization, Selector: selector, Sources: janitorv1.SourcePolicy(policy), Reason: d.reason,
+		Organization: d.organization, Signal: signal, Selector: selector, Sources: janitorv1.SourcePolicy(policy), Reason: d.reason,
 	}
 	for _, bound := range []struct {
 		flag, value string
@@ -135,6 +144,9 @@ func (d *deleteCommand) plan(answer *janitorv1.DeleteDataResponse) string {
 	streams := ""
 	if answer.GetStreams() > 0 {
 		streams = " and " + formatCounted(answer.GetStreams(), "stream")
+		if d.signal == "metrics" {
+			streams = " and " + formatCount(answer.GetStreams()) + " series"
+		}
 	}
 	from := "the beginning"
 	if planned.GetStart().AsTime().Unix() > 0 {

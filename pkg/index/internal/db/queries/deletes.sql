@@ -98,7 +98,9 @@ WHERE organization = @organization
   AND window_start < @end_window
   AND (last_time >= @start_time::bigint AND first_time < @end_time::bigint
        -- The times of rollups are those of buckets.
-       OR resolution > 0 AND window_start + interval '1 microsecond' * (window_length / 1000) > @start_window::timestamptz)
+       OR resolution > 0
+          AND (extract(epoch FROM window_start) * 1000000000)::bigint < @end_time::bigint
+          AND (extract(epoch FROM window_start) * 1000000000)::bigint + window_length > @start_time::bigint)
   AND removed_at IS NULL
   AND applied_delete < @id::bigint
   AND id > @after
@@ -116,7 +118,9 @@ WHERE organization = @organization
   AND window_start < @end_window
   AND (last_time >= @start_time::bigint AND first_time < @end_time::bigint
        -- The times of rollups are those of buckets.
-       OR resolution > 0 AND window_start + interval '1 microsecond' * (window_length / 1000) > @start_window::timestamptz)
+       OR resolution > 0
+          AND (extract(epoch FROM window_start) * 1000000000)::bigint < @end_time::bigint
+          AND (extract(epoch FROM window_start) * 1000000000)::bigint + window_length > @start_time::bigint)
   AND removed_at IS NULL
   AND applied_delete < @id::bigint;
 

@@ -38,7 +38,7 @@ const (
 	SourcePolicy_SOURCE_POLICY_LEAVE SourcePolicy = 1
 	// Delete the whole object.
 	SourcePolicy_SOURCE_POLICY_ERASE SourcePolicy = 2
-	// Keep a copy of the other rows among our own files, and delete the object.
+	// Keep a copy of the other rows among our own files, and delete the object. Of logs alone.
 	SourcePolicy_SOURCE_POLICY_REDACT SourcePolicy = 3
 )
 
@@ -1479,9 +1479,9 @@ type DeleteDataRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Organization. Empty: the caller's own.
 	Organization string `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
-	// Signal. Unspecified: logs.
+	// Signal, logs or metrics. Unspecified: logs.
 	Signal v1.Signal `protobuf:"varint,2,opt,name=signal,proto3,enum=lakerunner.lake.v1.Signal" json:"signal,omitempty"`
-	// LogQL log selector, with or without a pipeline; rows that it lets through are deleted.
+	// Of logs a LogQL log selector, with or without a pipeline; rows that it lets through are deleted. Of metrics a selector of Prometheus' series.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
 	// First event time, inclusive. Unset: from the beginning.
 	Start *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=start,proto3" json:"start,omitempty"`
@@ -1588,7 +1588,7 @@ type DeleteDataResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The delete; without an id with validate_only.
 	Delete *Delete `protobuf:"bytes,1,opt,name=delete,proto3" json:"delete,omitempty"`
-	// With validate_only: streams that the selector's matchers let through, in segments_left segments, which have one of these. Zero: there
+	// With validate_only: streams, or series of metrics, that the selector's matchers let through, in segments_left segments, which have one of these. Zero: there
 	// is none, or there are too many segments to look into (more than 500), which are then counted by their times alone.
 	Streams       int64 `protobuf:"varint,2,opt,name=streams,proto3" json:"streams,omitempty"`
 	unknownFields protoimpl.UnknownFields
