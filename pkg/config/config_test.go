@@ -198,6 +198,7 @@ func TestWrongDocuments(t *testing.T) {
 		{"a directory without its provider", "storage_profiles:\n  - {name: a, bucket: b, directory: /x}\n", "document:2: directory is only for `provider: file`"},
 		{"an environment variable that is not set", "storage_profiles:\n  - name: a\n    bucket: b\n    access_key: k\n    secret_key_env: NOPE\n", `document:5: environment variable NOPE is not set; set it, or name another`},
 		{"a negative limit", "limits:\n  max_streams: -1\n", `document:1: limits.max_streams is negative; 0 means no limit`},
+		{"rows of years ahead", "limits: {accept_future: 3y}\n", `document:1: limits.accept_future is 26280h0m0s; want a year (365d) at most`},
 		{"a negative price", "prices: {get: -1}\n", `document:1: prices.get is negative; give US dollars`},
 		{"a key without a secret", "api_keys:\n  - {id: a, scopes: [admin]}\n", `document:2: API key "a": give either sha256 (the hash of the secret in hexadecimal) or secret_env (the environment variable that holds the secret)`},
 		{"a key with a wrong hash", "api_keys:\n  - {id: a, scopes: [admin], sha256: abc}\n", `document:2: API key "a": sha256 is not 64 hexadecimal digits; make them with: printf %s "$SECRET" | sha256sum`},

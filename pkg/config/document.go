@@ -114,8 +114,8 @@ func parseForm(file string, data []byte, others []string) (form, error) {
 // problems lists what is wrong with the layer by itself.
 func (f *form) problems() strictyaml.Problems {
 	var out strictyaml.Problems
-	if name := f.Limits.negative(); name != "" {
-		out = append(out, f.Pos.Problem("limits", "limits.%s is negative; 0 means no limit", name))
+	if problem := f.Limits.problem(); problem != "" {
+		out = append(out, f.Pos.Problem("limits", "%s", problem))
 	}
 	if name := f.Prices.negative(); name != "" {
 		out = append(out, f.Pos.Problem("prices", "prices.%s is negative; give US dollars", name))
@@ -147,8 +147,8 @@ func (f *organizationForm) problems(seen map[string]bool) (out strictyaml.Proble
 		out = append(out, f.Pos.Problem("id", "organization %q is declared twice; merge the two", f.ID))
 	}
 	seen[f.ID] = true
-	if name := f.Limits.negative(); name != "" {
-		out = append(out, f.Pos.Problem("limits", "limits.%s is negative; 0 means no limit", name))
+	if problem := f.Limits.problem(); problem != "" {
+		out = append(out, f.Pos.Problem("limits", "%s", problem))
 	}
 	fail := func(field, format string, args ...any) { out = append(out, f.Pos.Problem(field, format, args...)) }
 	retentionProblems(f.Retention, fail)

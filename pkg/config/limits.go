@@ -3,6 +3,7 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"time"
 
@@ -21,7 +22,8 @@ type Limits struct {
 	MaxQueryBytes int64
 	// QueryTimeout is the longest that one query may run.
 	QueryTimeout time.Duration
-	// AcceptPast and AcceptFuture span the acceptance window around now: rows whose time lies outside it are rejected, and kept.
+	// AcceptPast and AcceptFuture span the acceptance window around now: rows whose time lies outside it are rejected, and kept. It begins in 1970 at
+	// the earliest, and ends a year ahead at the latest.
 	AcceptPast, AcceptFuture time.Duration
 	// MaxLineBytes is the longest log line; a longer one is rejected.
 	MaxLineBytes int
@@ -90,8 +92,11 @@ func writtenLimits(l *Limits) limitsForm {
 	}
 }
 
-// negative names a limit below zero, or "".
-func (f limitsForm) negative() string {
+// maxAcceptFuture is the longest accept_future: the index takes no windows further ahead.
+const maxAcceptFuture = 365 * 24 * time.Hour
+
+// problem says what is wrong with a limit, or "".
+func (f limitsForm) problem() string {
 	l := f.over(Limits{})
 	for name, value := range map[string]int64{
 		"max_query_lines": int64(l.MaxQueryLines), "max_query_series": int64(l.MaxQuerySeries), "max_query_bytes": l.MaxQueryBytes,
@@ -100,8 +105,11 @@ func (f limitsForm) negative() string {
 		"max_query_samples": int64(l.MaxQuerySamples), "max_object_series": int64(l.MaxSeries),
 	} {
 		if value < 0 {
-			return name
+			return fmt.Sprintf("limits.%s is negative; 0 means no limit", name)
 		}
+	}
+	if l.AcceptFuture > maxAcceptFuture {
+		return fmt.Sprintf("limits.accept_future is %s; want a year (365d) at most", l.AcceptFuture)
 	}
 	return ""
 }

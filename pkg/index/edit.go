@@ -19,11 +19,10 @@ const (
 	MaxEditSegments = 10_000
 	// maxWindow is the longest window of a segment; Lookup relies on it.
 	maxWindow = 24 * time.Hour
-	// Windows further away than these get no partition. They bound what nonsense can do; which times are accepted is decided
-	// before, by each organization's acceptance window.
 	// maxShards is how many parts the series of a window may be in.
 	maxShards = 1 << 16
-	maxPast   = 30 * 366 * 24 * time.Hour
+	// Windows before 1970, or further ahead than this, get no partition. That bounds what nonsense can do; which times are accepted is decided
+	// before, by each organization's acceptance window, which reaches no further.
 	maxFuture = 366 * 24 * time.Hour
 )
 
@@ -74,7 +73,7 @@ func checkSegment(lease *lake.Lease, s lake.Segment, now time.Time) error {
 		return fmt.Errorf("not a key of lease %s", lease.ID)
 	case w.Length <= 0 || w.Length > maxWindow || !lake.WindowOf(w.Start, w.Length).Start.Equal(w.Start):
 		return fmt.Errorf("window of %s at %s: want one aligned to its length, of a day at most", w.Length, w.Start)
-	case w.Start.Before(now.Add(-maxPast)) || w.Start.After(now.Add(maxFuture)):
+	case w.Start.Unix() < 0 || w.Start.After(now.Add(maxFuture)):
 		return fmt.Errorf("window at %s lies outside of any acceptance window", w.Start)
 	case !w.Contains(s.FirstTime) || !w.Contains(s.LastTime) || s.LastTime.Before(s.FirstTime):
 		return fmt.Errorf("rows from %s to %s do not lie in the window", s.FirstTime, s.LastTime)

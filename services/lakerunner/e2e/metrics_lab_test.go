@@ -159,26 +159,35 @@ type answer struct {
 // promAPI asks Prometheus' HTTP API.
 func (l *lake) promAPI(t testing.TB, organization, path string, params url.Values) answer {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+l.stack.HTTP+"/prometheus/api/v1/"+path, strings.NewReader(params.Encode()))
+	a, err := l.askProm(t.Context(), organization, path, params)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%s %v: %v", path, params, err)
+	}
+	return a
+}
+
+// askProm asks Prometheus' HTTP API; an error is that of asking.
+func (l *lake) askProm(ctx context.Context, organization, path string, params url.Values) (a answer, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+l.stack.HTTP+"/prometheus/api/v1/"+path, strings.NewReader(params.Encode()))
+	if err != nil {
+		return a, err
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	request.SetBasicAuth("lakerunner", l.keys[organization])
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		t.Fatal(err)
+		return a, err
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
-		t.Fatal(err)
+		return a, err
 	}
-	a := answer{header: response.Header, code: response.StatusCode}
+	a.header, a.code = response.Header, response.StatusCode
 	if err := json.Unmarshal(body, &a); err != nil {
-		t.Fatalf("%s %v: %v: %s", path, params, err, body)
+		return a, fmt.Errorf("%w: %s", err, body)
 	}
-	return a
+	return a, nil
 }
 
 // lines are the series of an answer in the form of the API, each under its labels.

@@ -33,7 +33,7 @@ type acceptance struct {
 }
 
 func newAcceptance(l config.Limits, now time.Time) acceptance {
-	return acceptance{first: now.Add(-l.AcceptPast).UnixNano(), last: now.Add(l.AcceptFuture).UnixNano()}
+	return acceptance{first: max(now.Add(-l.AcceptPast).UnixNano(), 0), last: now.Add(l.AcceptFuture).UnixNano()}
 }
 
 // retained makes rows that are older than retention unacceptable; zero: rows are kept for ever.
