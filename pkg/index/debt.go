@@ -108,8 +108,8 @@ func (x *Index) CompactionDebt(ctx context.Context, org lake.Organization) (debt
 }
 
 // WindowsWithDebt lists windows that hold segments of level 0, or more than one small segment (below 64 MiB, in a window shorter
-// than a day), by signal, organization and window, from the one after the cursor. A limit of zero: 1,000. Fewer than the limit:
-// there are no more.
+// than a day), by signal, organization and window, from the one after the cursor. Small segments that are settled, one of each shard,
+// are no debt. A limit of zero: 1,000. Fewer than the limit: there are no more.
 func (x *Index) WindowsWithDebt(ctx context.Context, after WindowCursor, limit int) (windows []WindowDebt, err error) {
 	defer x.observe("windows_with_debt", &err)()
 	size := int(pageSize(limit))

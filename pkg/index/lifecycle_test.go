@@ -560,6 +560,51 @@ func TestRule13CountsAreOfTheCommit(t *testing.T) {
 		}
 	})
 
+	t.Run("windows that are settled into shards are not listed", func(t *testing.T) {
+		l := setup(t)
+		type place struct {
+			level        int
+			index, count uint32
+		}
+		var want, got []lake.Window
+		for i, c := range []struct {
+			listed   bool
+			segments []place
+		}{
+			{false, []place{{2, 0, 2}, {2, 1, 2}}},
+			{true, []place{{1, 0, 2}, {1, 1, 2}}},            // on the way
+			{true, []place{{2, 0, 2}, {2, 1, 2}, {2, 1, 2}}}, // one came late
+			{true, []place{{2, 0, 2}, {2, 1, 4}, {2, 3, 4}}},
+			{true, []place{{2, 0, 2}, {2, 1, 2}, {0, 0, 0}}},
+			{false, []place{{2, 0, 4}, {2, 3, 4}}}, // two shards have no rows
+		} {
+			w := lake.Window{Start: hour.Start.Add(time.Duration(i) * time.Hour), Length: time.Hour}
+			lease := l.claimReceipt(l.receive(notice(acme, w.Start.String(), "v1"))[0].ID)
+			edit := whole(lease)
+			edit.Add = nil
+			for n, p := range c.segments {
+				s := segment(lease, n, w, lease.Receipts[0].ID)
+				s.Level, s.Shard = p.level, lake.Shard{Index: p.index, Count: p.count}
+				edit.Add = append(edit.Add, s)
+			}
+			edit.Outcomes[0].RowsIn, edit.Outcomes[0].RowsOut = int64(len(edit.Add)), int64(len(edit.Add))
+			l.commit(lease, edit)
+			if c.listed {
+				want = append(want, w)
+			}
+		}
+		page, err := l.WindowsWithDebt(t.Context(), index.WindowCursor{}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range page {
+			got = append(got, w.Window)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+
 	t.Run("cost is summed by organization, once a commit", func(t *testing.T) {
 		l := setup(t)
 		want := lake.Cost{}

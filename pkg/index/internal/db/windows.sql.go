@@ -334,7 +334,8 @@ WHERE signal = $1::smallint
   AND (level = 0 OR bytes < 67108864 AND window_length < 86400000000000)
   AND (organization, window_start, window_length) > ($2, $3::timestamptz, $4::bigint)
 GROUP BY organization, window_start, window_length
-HAVING count(*) > 1 OR count(*) FILTER (WHERE level = 0) > 0
+HAVING count(*) FILTER (WHERE level = 0) > 0
+    OR count(*) > 1 AND (min(level) < 2 OR count(*) > count(DISTINCT shard_index) OR min(shard_count) < max(shard_count))
 ORDER BY organization, window_start, window_length
 LIMIT $5
 `
@@ -356,7 +357,8 @@ type WindowsWithDebtRow struct {
 	Bytes        int64
 }
 
-// A page of the windows of a signal that hold segments of level 0, or several small ones. Served by segments_debt, in its order.
+// A page of the windows of a signal that hold segments of level 0, or several small ones, unless these are one of each shard and settled.
+// Served by segments_debt, in its order.
 func (q *Queries) WindowsWithDebt(ctx context.Context, arg WindowsWithDebtParams) ([]WindowsWithDebtRow, error) {
 	rows, err := q.db.Query(ctx, windowsWithDebt,
 		arg.Signal,

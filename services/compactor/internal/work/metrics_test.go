@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
+	"github.com/lakerunner/lakerunner/pkg/index"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/pkg/local/s3/s3test"
 	"github.com/lakerunner/lakerunner/pkg/metricfile"
@@ -276,6 +277,10 @@ func TestI16AWindowThatGrowsHasMoreShards(t *testing.T) {
 	f.wantShards(f.hour(0), 4)
 	if len(few) != 1 || !few[0].Shard.Whole() {
 		t.Errorf("%+v", few)
+	}
+	// Small as they are, there is nothing to be done with one of each: nobody looks at the window again.
+	if windows, err := f.index.WindowsWithDebt(t.Context(), index.WindowCursor{}, 0); err != nil || len(windows) != 0 {
+		t.Errorf("a settled window has debt: %+v, %v", windows, err)
 	}
 }
 

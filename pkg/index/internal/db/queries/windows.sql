@@ -22,7 +22,8 @@ GROUP BY segment
 ORDER BY segment;
 
 -- name: WindowsWithDebt :many
--- A page of the windows of a signal that hold segments of level 0, or several small ones. Served by segments_debt, in its order.
+-- A page of the windows of a signal that hold segments of level 0, or several small ones, unless these are one of each shard and settled.
+-- Served by segments_debt, in its order.
 SELECT organization, window_start, window_length,
        count(*) AS segments,
        count(*) FILTER (WHERE level = 0) AS fresh,
@@ -33,7 +34,8 @@ WHERE signal = @signal::smallint
   AND (level = 0 OR bytes < 67108864 AND window_length < 86400000000000)
   AND (organization, window_start, window_length) > (@organization, @window_start::timestamptz, @window_length::bigint)
 GROUP BY organization, window_start, window_length
-HAVING count(*) > 1 OR count(*) FILTER (WHERE level = 0) > 0
+HAVING count(*) FILTER (WHERE level = 0) > 0
+    OR count(*) > 1 AND (min(level) < 2 OR count(*) > count(DISTINCT shard_index) OR min(shard_count) < max(shard_count))
 ORDER BY organization, window_start, window_length
 LIMIT @page_size;
 
