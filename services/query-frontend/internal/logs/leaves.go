@@ -56,6 +56,9 @@ func (l leaves) Downstream(ctx context.Context, queries []logql.DownstreamQuery,
 }
 
 func (l leaves) evaluate(ctx context.Context, leaf *plan.Leaf, p logql.Params) (logqlmodel.Result, error) {
+	if counts, ok := l.session.countsOf(leaf, p); ok {
+		return counts.evaluate(ctx)
+	}
 	segments := l.session.within(leaf.Span(p.Start(), p.End()))
 	if leaf.Merge != plan.MergeNone {
 		return l.session.pushed(ctx, leaf, segments, p, false)

@@ -12,7 +12,9 @@
 //     merging iterators, which take equal lines for replicas.
 //  2. Lines are answered in the order of their time, and a line is not answered while an unread segment may hold one that
 //     comes before it.
-//  3. All reads of one query see one snapshot of the index.
+//  3. All reads of one query see one snapshot of the index; of rollups, one of each resolution.
+//  4. Rollups that count lines answer buckets of time that they have all of, and only where the count is that of the rows. A bucket is counted by one of them, or
+//     from its rows.
 package logs
 
 import (
@@ -30,6 +32,7 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/fan"
+	"github.com/lakerunner/lakerunner/services/query-frontend/internal/metrics"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/place"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/plan"
 )
@@ -51,6 +54,8 @@ type Session struct {
 	Segments     []lake.Segment
 	Deletes      []lake.Delete // that may mask rows of the segments
 	Limits       Limits
+	// Counts are rollups that count lines; nil: there are none.
+	Counts *metrics.Session
 
 	mu      sync.Mutex
 	cause   error

@@ -162,6 +162,7 @@ type run struct {
 	session      *logs.Session
 	found        index.Answer
 	considered   int64 // bytes of the segments found
+	rollups      int64 // segments of rollups that were found
 	started      time.Time
 	kind         string
 	returned     atomic.Int64
@@ -189,6 +190,10 @@ func (f *Frontend) begin(ctx context.Context, req Request) (*run, error) {
 		return nil, err
 	}
 	r.plan, r.kind = planned, kindName(planned.Kind)
+	if err := r.counts(req); err != nil {
+		r.end(err)
+		return nil, err
+	}
 	return r, nil
 }
 
@@ -318,11 +323,12 @@ func (r *run) statistics() Statistics {
 	scans := r.session.Tally.Statistics()
 	return Statistics{
 		Statistics:      scans,
-		Considered:      int64(len(r.found.Segments)),
+		Considered:      int64(len(r.found.Segments)) + r.rollups,
 		BytesConsidered: r.considered,
 		Returned:        r.returned.Load(),
 		Duration:        time.Since(r.started),
 		Completeness:    r.found.Completeness,
 		Partial:         r.session.Partial(),
+		Resolution:      r.resolution(),
 	}
 }
