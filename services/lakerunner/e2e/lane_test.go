@@ -69,7 +69,7 @@ func (n *lane) mind(o order) {
 	n.t.Helper()
 	switch {
 	case closed(n.now.exited):
-		if !n.now.mortal || !n.now.killed() {
+		if !n.now.mortal && o.Kind != chaos.Crash || !n.now.killed() {
 			n.t.Fatalf("%s: the child ended by itself: %s", o, n.now.said())
 		}
 		n.now = n.lake.startChanger(n.t, order{})
