@@ -325,7 +325,7 @@ const secondsBefore = 1e11
 func exposedTime(s string) (int64, bool) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		if n > -secondsBefore && n < secondsBefore {
-			return n * 1e9, true
+			return seconds(n), true
 		}
 		return milliseconds(n), true
 	}
@@ -335,12 +335,31 @@ func exposedTime(s string) (int64, bool) {
 	}
 	whole, fraction, _ := strings.Cut(s, ".")
 	if n, err := strconv.ParseInt(whole, 10, 64); err == nil && n >= 0 && n < secondsBefore && digits(fraction) {
-		return n*1e9 + fractionOf(fraction, 1e9), true // without the digits that a float loses
+		// Without the digits that a float loses.
+		return seconds(n) + min(fractionOf(fraction, 1e9), math.MaxInt64-seconds(n)), true
 	}
 	if math.Abs(f) >= secondsBefore {
 		return milliseconds(int64(max(min(f, math.MaxInt64/2), math.MinInt64/2))), true
 	}
-	return int64(f * 1e9), true
+	switch ns := f * 1e9; {
+	case ns >= math.MaxInt64:
+		return math.MaxInt64, true
+	case ns <= math.MinInt64:
+		return math.MinInt64, true
+	default:
+		return int64(ns), true
+	}
+}
+
+// seconds is a time in s as ns, clamped to what an int64 holds.
+func seconds(s int64) int64 {
+	switch {
+	case s > math.MaxInt64/1_000_000_000:
+		return math.MaxInt64
+	case s < math.MinInt64/1_000_000_000:
+		return math.MinInt64
+	}
+	return s * 1_000_000_000
 }
 
 // walkSeries reads name{label="value",...}, {"name",label="value",...} or {label="value",...}, and returns where it ends and whether there is a name.

@@ -240,6 +240,18 @@ func TestExposition(t *testing.T) {
 			},
 		},
 		{
+			// Multiplied, both would be times of today.
+			name:    "times that are too late for an int64",
+			content: "# TYPE up gauge\nup 1 20242104074\nup 2 20242104074.5\nup 3 -99999999999.5\nup 4 9223372036\n",
+			want: []point{
+				{Metric: series(model.MetricTypeGauge), Attributes: named("__name__", "up"), Time: math.MaxInt64, Value: 1},
+				{Metric: series(model.MetricTypeGauge), Attributes: named("__name__", "up"), Time: math.MaxInt64, Value: 2},
+				{Metric: series(model.MetricTypeGauge), Attributes: named("__name__", "up"), Time: math.MinInt64, Value: 3},
+				{Metric: series(model.MetricTypeGauge), Attributes: named("__name__", "up"), Time: 9223372036 * 1e9, Value: 4},
+			},
+			families: map[string]decode.Family{"up": {Type: model.MetricTypeGauge}},
+		},
+		{
 			name: "lines that are none among samples",
 			content: "up{job=\"a\"} 1\n" + strings.Repeat("up{job=\"a\"} 2\n", 100) + "panic: runtime error\nup{job=\"a\"} 0x1p-2\nup{job=\"a\" 1\nup{job=\"a\"} 1 2 3\n" +
 				"1up 3\nup{job=\"a\"} 3\n",

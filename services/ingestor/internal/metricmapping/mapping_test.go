@@ -290,6 +290,10 @@ func TestPointsThatCannotBe(t *testing.T) {
 		"a label twice":                       {series(), decode.Point{Attributes: attributes("__name__", "x", "b", "1", "b", "2")}, metricmapping.ReasonName},
 		"no name":                             {series(), decode.Point{Attributes: attributes("b", "1")}, metricmapping.ReasonName},
 		"a native histogram that is none":     {series(), decode.Point{Attributes: attributes("__name__", "x"), Native: &histogram.FloatHistogram{PositiveBuckets: []float64{1}}}, metricmapping.ReasonHistogram},
+		"buckets that count less than all":    {exponential(), decode.Point{Count: 9, Exponential: decode.Exponential{ZeroCount: 1, Negative: decode.Buckets{Counts: []uint64{7}}}}, metricmapping.ReasonHistogram},
+		"buckets that count more than all":    {exponential(), decode.Point{Count: 1, Sum: math.NaN(), Exponential: decode.Exponential{Positive: decode.Buckets{Counts: []uint64{2}}}}, metricmapping.ReasonHistogram},
+		"buckets whose sum begins anew":       {exponential(), decode.Point{Exponential: decode.Exponential{Positive: decode.Buckets{Counts: []uint64{math.MaxUint64, 1}}}}, metricmapping.ReasonHistogram},
+		"measurements that were no numbers":   {exponential(), decode.Point{Count: 9, Sum: math.NaN(), Exponential: decode.Exponential{ZeroCount: 1}}, ""},
 		"nothing wrong":                       {gauge(), decode.Point{Attributes: attributes("b", "1")}, ""},
 		"nothing wrong with a series":         {series(), decode.Point{Attributes: attributes("__name__", "x", "b", "")}, ""},
 		"nothing wrong with the coarsest one": {exponential(), decode.Point{Exponential: decode.Exponential{Scale: -4}}, ""},
@@ -308,6 +312,28 @@ func exponential() decode.Metric {
 }
 
 func series() decode.Metric { return decode.Metric{Kind: decode.MetricSeries} }
+
+// TestStaleNative holds that nothing of a stale marker but that it is one goes on: whatever stands beside it was not checked.
+func TestStaleNative(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.Origin(&columns.Origin{})
+	m := series()
+	l.Metric(&m)
+	stale := math.Float64frombits(0x7ff0000000000002)
+	reason := l.point(&decode.Point{Time: at(), Attributes: attributes("__name__", "x"), Native: &histogram.FloatHistogram{
+		Schema: 99, Sum: stale, PositiveSpans: []histogram.Span{{Offset: -7, Length: math.MaxUint32}}, PositiveBuckets: []float64{1}, CustomValues: []float64{2, 1},
+	}})
+	want := metrictest.Histogram(&histogram.FloatHistogram{Sum: stale})
+	if samples := metrictest.Store(t, l.store); reason != "" || len(samples) != 1 || samples[0].Value != want {
+		t.Errorf("%q %+v", reason, samples)
+	}
+	var got *histogram.FloatHistogram
+	metrictest.StoreRows(t, l.store, func(_ *metricfile.Series, p *metricfile.Points) { got = p.Histograms[0] })
+	if got.Schema != 0 || len(got.PositiveSpans)+len(got.PositiveBuckets)+len(got.CustomValues) > 0 {
+		t.Errorf("%+v", got)
+	}
+}
 
 // TestExponential has histograms written out.
 func TestExponential(t *testing.T) {

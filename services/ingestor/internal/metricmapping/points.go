@@ -121,7 +121,7 @@ func checked(kind decode.MetricKind, p *decode.Point) string {
 	switch kind {
 	case decode.MetricExponential:
 		e := &p.Exponential
-		if e.Scale < histogram.ExponentialSchemaMin || !fits(&e.Positive) || !fits(&e.Negative) {
+		if e.Scale < histogram.ExponentialSchemaMin || !fits(&e.Positive) || !fits(&e.Negative) || !p.Stale && !addsUp(p) {
 			return ReasonHistogram
 		}
 	case decode.MetricSeries:
@@ -137,9 +137,28 @@ func fits(b *decode.Buckets) bool {
 	return int64(b.Offset)+int64(len(b.Counts)) < math.MaxInt32
 }
 
+// addsUp reports whether the buckets of an exponential histogram count as many as it says that there are. Measurements that are no numbers are in none
+// of them, and make the sum no number.
+func addsUp(p *decode.Point) bool {
+	e := &p.Exponential
+	left := p.Count
+	for _, counts := range [...][]uint64{{e.ZeroCount}, e.Positive.Counts, e.Negative.Counts} {
+		for _, n := range counts {
+			if n > left {
+				return false
+			}
+			left -= n
+		}
+	}
+	return left == 0 || math.IsNaN(p.Sum)
+}
+
 // native is a point of a series of native histograms.
 func (m *Mapper) native(s *Series, p *decode.Point) *histogram.FloatHistogram {
 	if s.metric.kind == decode.MetricSeries {
+		if value.IsStaleNaN(p.Native.Sum) {
+			return staleHistogram() // what else it says was not checked
+		}
 		return p.Native
 	}
 	h := exponential(p)
@@ -149,6 +168,10 @@ func (m *Mapper) native(s *Series, p *decode.Point) *histogram.FloatHistogram {
 	return h
 }
 
+func staleHistogram() *histogram.FloatHistogram {
+	return &histogram.FloatHistogram{Sum: math.Float64frombits(value.StaleNaN)}
+}
+
 // defaultZeroThreshold is the width of the zero bucket where the producer does not say it.
 const defaultZeroThreshold = 1e-128
 
@@ -156,7 +179,7 @@ const defaultZeroThreshold = 1e-128
 // 2^n buckets become one. A bucket of index i of OTLP's has lower bound base^i, and one of Prometheus' upper bound base^i, so indexes grow by one.
 func exponential(p *decode.Point) *histogram.FloatHistogram {
 	if p.Stale {
-		return &histogram.FloatHistogram{Sum: math.Float64frombits(value.StaleNaN)}
+		return staleHistogram()
 	}
 	e := &p.Exponential
 	schema := min(e.Scale, histogram.ExponentialSchemaMax)
