@@ -54,6 +54,17 @@ func TestUp(t *testing.T) {
 	if count := askUp(t, data); count != "6000" {
 		t.Errorf("counted %s rows, want 6000", count)
 	}
+	metrics := first.until(t, "--promql '")
+	values := first.until(t, "checkout  ")
+	for _, want := range []string{"requests a second", "--data " + data} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("%q is missing in the welcome:\n%s", want, metrics)
+		}
+	}
+	lines := strings.Split(strings.TrimSpace(metrics), "\n")
+	if chart := runPrinted(t, lines[len(lines)-1]); !strings.Contains(chart, "┤") || !strings.Contains(chart, `{service_name="checkout"}`) {
+		t.Errorf("the printed command does not draw the values\n%s\nbut\n%s", values, chart)
+	}
 
 	t.Run("a taken port is named, with a remedy", func(t *testing.T) {
 		second := startUp(t, append([]string{"up", "--data", t.TempDir()}, args[3:]...))
@@ -138,6 +149,22 @@ func askUp(t *testing.T, data string) string {
 		t.Fatalf("exit code %d: %s%s", code, out.String(), remarks.String())
 	}
 	return fields[1]
+}
+
+// runPrinted runs a command line that was printed for users to copy. It has one word in quotes.
+func runPrinted(t *testing.T, line string) string {
+	t.Helper()
+	parts := strings.Split(strings.TrimSpace(line), "'")
+	if len(parts) != 3 {
+		t.Fatalf("printed: %s", line)
+	}
+	args := append(append(strings.Fields(parts[0])[1:], parts[1]), strings.Fields(parts[2])...)
+	var out, remarks strings.Builder
+	code := cli.Run(t.Context(), cli.Environment{Args: args, Stdout: &out, Stderr: &remarks, Getenv: func(string) string { return "" }, Now: time.Now})
+	if code != 0 {
+		t.Fatalf("%s: exit code %d: %s", line, code, remarks.String())
+	}
+	return out.String()
 }
 
 func startUp(t *testing.T, args []string, environ ...string) *child {

@@ -74,7 +74,7 @@ else by what ` + "`lakerunner up`" + ` left in its data directory.`,
 		&cobra.Group{ID: "feed", Title: "Feed:"},
 		&cobra.Group{ID: "run", Title: "Run:"},
 	)
-	addGroup(root, "ask", newQuery(client), newLabels(client), newSeries(client), newExplain(client))
+	addGroup(root, "ask", newQuery(client), newLabels(client), newSeries(client), newMetrics(client), newCardinality(client), newExplain(client))
 	addGroup(root, "feed", newIngest(client), newPreview(client), newReceipts(client), newBackfill(client))
 	addGroup(root, "run", newUp(env), newStatus(client), newCompact(client), newRollup(client), newJanitor(client), newDelete(client), newAudit(client), newConfig(client), newAPIKey(client), newMigrate(env), newRebuild(client), newVerify(client), newDoctor(client))
 	root.AddCommand(newVersion(env))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -18,11 +19,13 @@ const (
 	// samplePatience is how long the sample may take to be queryable.
 	samplePatience = 2 * time.Minute
 	sampleCount    = `sum(count_over_time({service_name=~".+"}[10m]))`
+	metricCount    = `sum(count_over_time(http_server_requests_total[2h]))`
+	countedMetric  = "http_server_requests_total"
 	firstLines     = 5
 )
 
-// awaitRows waits until so many rows of the sample's time can be queried.
-func (u *running) awaitRows(ctx context.Context, want int64) error {
+// await waits until so much of the sample can be queried.
+func await(ctx context.Context, thing string, want int64, count func(context.Context) (int64, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, samplePatience)
 	defer cancel()
 	ticker := time.NewTicker(100 * time.Millisecond)
@@ -30,13 +33,14 @@ func (u *running) awaitRows(ctx context.Context, want int64) error {
 	var got int64
 	var err error
 	for {
-		if got, err = u.count(ctx); err == nil && got >= want {
+		if got, err = count(ctx); err == nil && got >= want {
 			return nil
 		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("the sample's %d rows cannot be queried after %s (%d can); see `lakerunner receipts` and `lakerunner doctor`", want, samplePatience, got), err)
+			return errors.Join(fmt.Errorf("the sample's %d %s cannot be queried after %s (%d can); see `lakerunner receipts` and `lakerunner doctor`",
+				want, thing, samplePatience, got), err)
 		}
 	}
 }
@@ -49,6 +53,46 @@ func (u *running) count(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	return int64(answer.GetSeries()[0].GetSamples()[0].GetValue()), nil
+}
+
+// countMetric counts the samples of one of the sample's metrics, of which each of its objects has some.
+func (u *running) countMetric(ctx context.Context) (int64, error) {
+	series, err := u.askMetrics(ctx, metricCount)
+	if err != nil || len(series) == 0 {
+		return 0, err
+	}
+	return int64(series[0].GetSamples()[0].GetValue()), nil
+}
+
+// askMetrics asks a PromQL query at the end of the sample, and returns the series of the answer that have a sample.
+func (u *running) askMetrics(ctx context.Context, text string) ([]*queryv1.Series, error) {
+	stream, err := u.query.QueryMetrics(ctx, &queryv1.QueryMetricsRequest{Query: text, End: timestamppb.New(u.settings.SampleEnd)})
+	if err != nil {
+		return nil, err
+	}
+	var series []*queryv1.Series
+	for {
+		part, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return slices.DeleteFunc(series, func(s *queryv1.Series) bool { return len(s.GetSamples()) == 0 }), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		series = append(series, part.GetSeries()...)
+	}
+}
+
+// answerMetrics asks the first query of metrics, for the welcome.
+func (u *running) answerMetrics(ctx context.Context, w *welcome) error {
+	series, err := u.askMetrics(ctx, firstMetricQuery)
+	if err != nil {
+		return fmt.Errorf("ask the first query of metrics: %w", err)
+	}
+	for _, s := range series {
+		w.Values = append(w.Values, fmt.Sprintf("%-12s %6.2f", s.GetLabels()["service_name"], s.GetSamples()[0].GetValue()))
+	}
+	return nil
 }
 
 // answerFirst asks the first query, for the welcome.

@@ -9,6 +9,9 @@ import (
 	"path"
 	"time"
 
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/value"
+
 	"github.com/lakerunner/lakerunner/pkg/objects"
 	lakev1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/lake/v1"
 	notifierv1 "github.com/lakerunner/lakerunner/proto/gen/lakerunner/notifier/v1"
@@ -35,7 +38,7 @@ func (u *running) loadSample(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	metrics, _, err := sample.MetricObjects(sample.MetricOptions{Seed: sampleSeed, Organization: Organization, End: u.settings.SampleEnd})
+	metrics, series, err := sample.MetricObjects(sample.MetricOptions{Seed: sampleSeed, Organization: Organization, End: u.settings.SampleEnd})
 	if err != nil {
 		return err
 	}
@@ -50,11 +53,29 @@ func (u *running) loadSample(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := u.awaitRows(ctx, int64(sample.Rows(made))); err != nil {
+	if err := await(ctx, "rows", int64(sample.Rows(made)), u.count); err != nil {
+		return err
+	}
+	if err := await(ctx, "samples of "+countedMetric, samplesOf(countedMetric, series), u.countMetric); err != nil {
 		return err
 	}
 	u.settings.SampleLoaded = true
 	return u.settings.save(u.options.Data)
+}
+
+// samplesOf counts the samples of a metric that are no stale markers.
+func samplesOf(name string, series []sample.Series) (n int64) {
+	for _, s := range series {
+		if s.Labels.Get(model.MetricNameLabel) != name {
+			continue
+		}
+		for _, p := range s.Samples {
+			if !value.IsStaleNaN(p.Value) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // put writes an object, as a collector would. Only for a bucket that is not ours, whose events may go elsewhere, the notifier is told.

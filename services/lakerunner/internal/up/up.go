@@ -157,12 +157,15 @@ func (u *running) greet(ctx context.Context) error {
 			return err
 		}
 	}
-	w := welcome{Command: u.firstCommand(), Access: u.access, Data: u.options.Data, Bucket: u.foundation.bucket.Name, Database: withoutPassword(u.foundation.database)}
+	w := welcome{
+		Command: u.command("'" + firstQuery + "'"), Chart: u.command("--promql '" + firstMetricQuery + "'"), Access: u.access, Data: u.options.Data,
+		Bucket: u.foundation.bucket.Name, Database: withoutPassword(u.foundation.database),
+	}
 	if u.foundation.bucket.embedded {
 		w.S3 = u.foundation.bucket.Endpoint
 	}
 	if u.settings.SampleLoaded {
-		if err := u.answerFirst(ctx, &w); err != nil {
+		if err := errors.Join(u.answerFirst(ctx, &w), u.answerMetrics(ctx, &w)); err != nil {
 			return err
 		}
 	}
@@ -173,10 +176,10 @@ func (u *running) greet(ctx context.Context) error {
 	return nil
 }
 
-// firstCommand is the command line that asks the first query: of this data directory, and of the sample's time once that is not
-// the last hour any more.
-func (u *running) firstCommand() string {
-	command := fmt.Sprintf("%s query '%s'", u.options.Program, firstQuery)
+// command is the command line that asks a query, which is quoted: of this data directory, and of the sample's time once that is not the last
+// hour any more.
+func (u *running) command(query string) string {
+	command := fmt.Sprintf("%s query %s", u.options.Program, query)
 	start, end := u.sampleRange()
 	if u.options.Now().Sub(start) > time.Hour {
 		command += fmt.Sprintf(" --from %s --to %s", start.UTC().Format(time.RFC3339), end.UTC().Format(time.RFC3339))

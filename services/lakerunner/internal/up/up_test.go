@@ -135,11 +135,12 @@ func TestOptions(t *testing.T) {
 func TestWelcome(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	w := welcome{Access: Access{Address: "127.0.0.1:7481", HTTP: "http://127.0.0.1:7480", APIKey: "lr_key"}, Bucket: "lakerunner", Command: "lakerunner query '" + firstQuery + "'", Lines: []string{"first\n\tsecond"}, Rows: 6000}
+	w := welcome{Access: Access{Address: "127.0.0.1:7481", HTTP: "http://127.0.0.1:7480", APIKey: "lr_key"}, Bucket: "lakerunner", Command: "lakerunner query '" + firstQuery + "'", Lines: []string{"first\n\tsecond"}, Rows: 6000,
+		Chart: "lakerunner query --promql '" + firstMetricQuery + "'", Values: []string{"checkout 1.50"}}
 	if err := w.print(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"http://127.0.0.1:7480/loki", "lr_key", "basicAuthPassword: lr_key", firstQuery, "6000 rows", "  first\n  \tsecond"} {
+	for _, want := range []string{"http://127.0.0.1:7480/loki", "lr_key", "basicAuthPassword: lr_key", firstQuery, "http://127.0.0.1:7480/prometheus\n", firstMetricQuery, "  checkout 1.50\n", "6000 rows", "  first\n  \tsecond"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, out.String())
 		}
@@ -154,7 +155,7 @@ func TestFirstCommand(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return (&running{options: o, settings: settings{SampleEnd: end}}).firstCommand()
+		return (&running{options: o, settings: settings{SampleEnd: end}}).command("'" + firstQuery + "'")
 	}
 	for name, c := range map[string]struct{ got, want string }{
 		"just after the start":          {command("", time.Minute), "lakerunner query '" + firstQuery + "'"},

@@ -9,19 +9,24 @@ import (
 	"text/template"
 )
 
-// firstQuery is what a newcomer is shown, with its answer.
-const firstQuery = `{service_name="checkout"} |= "declined"`
+// What a newcomer is shown, with its answer.
+const (
+	firstQuery       = `{service_name="checkout"} |= "declined"`
+	firstMetricQuery = `sum by (service_name) (rate(http_server_requests_total[5m]))`
+)
 
 // welcome is what is printed when everything runs.
 type welcome struct {
 	Access   Access
 	Command  string // that asks the first query
+	Chart    string // the command that draws the first query of metrics
 	Data     string
 	S3       string // endpoint; empty: not this process's
 	Bucket   string
 	Database string   // without its password
 	Lines    []string // answer of the first query, newest first
 	Rows     int64    // in the lake, of the sample's time
+	Values   []string // answer of the first query of metrics
 }
 
 func (w welcome) print(out io.Writer) error {
@@ -29,6 +34,7 @@ func (w welcome) print(out io.Writer) error {
 LakeRunner is running. Ctrl-C stops it; nothing is lost.
 
   Loki API    {{ .Access.HTTP }}/loki
+  Prometheus  {{ .Access.HTTP }}/prometheus
   REST        {{ .Access.HTTP }}/api/v1        (description: {{ .Access.HTTP }}/openapi.json)
   gRPC        {{ .Access.Address }}
   Metrics     {{ .Access.HTTP }}/metrics
@@ -44,7 +50,7 @@ Grafana: save this as provisioning/datasources/lakerunner.yaml
 
   apiVersion: 1
   datasources:
-    - name: LakeRunner
+    - name: LakeRunner logs
       type: loki
       access: proxy
       url: {{ .Access.HTTP }}
@@ -54,12 +60,29 @@ Grafana: save this as provisioning/datasources/lakerunner.yaml
         maxLines: 1000
       secureJsonData:
         basicAuthPassword: {{ .Access.APIKey }}
+    - name: LakeRunner metrics
+      type: prometheus
+      access: proxy
+      url: {{ .Access.HTTP }}/prometheus
+      basicAuth: true
+      basicAuthUser: lakerunner
+      jsonData:
+        httpMethod: POST
+        timeInterval: 15s
+      secureJsonData:
+        basicAuthPassword: {{ .Access.APIKey }}
 {{ if .Lines }}
 A first query, over {{ .Rows }} rows of a sample web shop:
 
   {{ .Command }}
 
 {{ range .Lines }}{{ indent . }}
+{{ end }}{{ end }}{{ if .Values }}
+And a first one of its metrics, requests a second by service; the command draws a chart:
+
+  {{ .Chart }}
+
+{{ range .Values }}  {{ . }}
 {{ end }}{{ end }}`))
 	if err := t.Execute(out, w); err != nil {
 		return fmt.Errorf("print: %w", err)
