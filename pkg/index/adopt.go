@@ -139,6 +139,9 @@ func adopt(ctx context.Context, q *db.Queries, org lake.Organization, rows map[s
 	if collided != 0 {
 		return result, fault.New(fault.Conflict, "segment %d is another one in the database, which has been written to since it was restored: %s", collided, remedy)
 	}
+	if err := checkNumbers(ctx, q, org, rows); err != nil {
+		return result, err
+	}
 	adopted := make(map[string][]int64)
 	for _, table := range adoptedTables {
 		if len(rows[table]) == 0 {
@@ -157,6 +160,43 @@ func adopt(ctx context.Context, q *db.Queries, org lake.Organization, rows map[s
 		Segments: added(adopted["segments"]), Receipts: added(adopted["receipts"]), Deletes: added(adopted["deletes"]), Removed: changed(adopted["segments"]),
 	}
 	return result, settleTasks(ctx, q, org, rows["receipts"])
+}
+
+// numberedRow is a row of those whose numbers a database gives again once an older one was restored, with what tells it from another of its
+// number: of an entry of the audit log its hash, else when it was made.
+type numberedRow struct {
+	recordedRow
+	Organization lake.Organization `json:"organization"`
+	Hash         string            `json:"hash"`
+	CreatedAt    string            `json:"created_at"`
+	StartedAt    string            `json:"started_at"`
+}
+
+// checkNumbers refuses deletes, runs of retention and entries of the audit log whose numbers others have here: none of the two may be forgotten.
+func checkNumbers(ctx context.Context, q *db.Queries, org lake.Organization, rows map[string][]json.RawMessage) error {
+	for _, table := range []string{"deletes", "retention_runs", "audit_log"} {
+		p := db.CollidingNumberParams{TableName: table, Organization: string(org)}
+		for _, raw := range rows[table] {
+			var row numberedRow
+			if err := json.Unmarshal(raw, &row); err != nil {
+				return fault.New(fault.Invalid, "a row of %s: %w", table, err)
+			}
+			if row.Organization == org {
+				p.Ids, p.Marks = append(p.Ids, row.ID), append(p.Marks, cmp.Or(row.Hash, row.CreatedAt, row.StartedAt))
+			}
+		}
+		if len(p.Ids) == 0 {
+			continue
+		}
+		collided, err := q.CollidingNumber(ctx, p)
+		if err != nil {
+			return fmt.Errorf("table %s: %w", table, err)
+		}
+		if collided != 0 {
+			return fault.New(fault.Conflict, "number %d of %s is another one in the database, which has been written to since it was restored: %s", collided, table, remedy)
+		}
+	}
+	return nil
 }
 
 // What AdoptRows says: how many rows are new, and how many were changed.

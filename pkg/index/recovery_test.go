@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -353,6 +354,38 @@ func TestAdoptRefusesWhatWouldComeTwice(t *testing.T) {
 		other.ingestAll()
 		_, err := other.Adopt(t.Context(), acme, records)
 		other.wantFault(err, fault.Conflict)
+	})
+	t.Run("a delete, a run of retention or an entry of the audit log whose number another one has is a conflict", func(t *testing.T) {
+		for table, write := range map[string]func(l *lab, which string){
+			"deletes": func(l *lab, which string) { l.createDelete(deletion(`{a="` + which + `"}`)) },
+			"retention_runs": func(l *lab, which string) {
+				if _, err := l.BeginRetention(t.Context(), index.RetentionRun{Organization: acme, Signal: lake.SignalLogs, Selector: which}); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"audit_log": func(l *lab, which string) {
+				if _, err := l.Audit(t.Context(), index.AuditEntry{Actor: "a", Organization: acme, Action: which, Subject: "s", Detail: "{}"}); err != nil {
+					t.Fatal(err)
+				}
+			},
+		} {
+			first := rebuilt(t, nil, nil)
+			write(first, "before")
+			var rows []byte
+			if err := first.sql.QueryRow(t.Context(), "SELECT string_agg(to_jsonb(r)::text, chr(10)) FROM "+table+" r").Scan(&rows); err != nil {
+				t.Fatal(err)
+			}
+			other := rebuilt(t, nil, nil)
+			write(other, "since")
+			err := other.AdoptSnapshot(t.Context(), acme, table, rows)
+			other.wantFault(err, fault.Conflict)
+			if !strings.Contains(fmt.Sprint(err), table) {
+				t.Errorf("%s: %v", table, err)
+			}
+			if err := first.AdoptSnapshot(t.Context(), acme, table, rows); err != nil {
+				t.Errorf("%s of its own: %v", table, err)
+			}
+		}
 	})
 	t.Run("a record of a later release is refused", func(t *testing.T) {
 		other := rebuilt(t, nil, nil)

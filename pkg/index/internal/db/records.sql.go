@@ -54,6 +54,51 @@ func (q *Queries) AdvanceSequences(ctx context.Context, arg AdvanceSequencesPara
 	return err
 }
 
+const collidingNumber = `-- name: CollidingNumber :one
+WITH recorded AS (
+    SELECT unnest($3::bigint[]) AS id,
+           unnest($4::text[]) AS mark
+)
+SELECT coalesce(min(r.id), 0)::bigint AS id
+FROM recorded r
+LEFT JOIN deletes d
+  ON $1::text = 'deletes'
+ AND d.id = r.id
+LEFT JOIN retention_runs n
+  ON $1::text = 'retention_runs'
+ AND n.id = r.id
+LEFT JOIN audit_log a
+  ON $1::text = 'audit_log'
+ AND a.id = r.id
+WHERE d.organization <> $2
+   OR d.created_at <> CASE WHEN d.id IS NOT NULL THEN r.mark::timestamptz END
+   OR n.organization <> $2
+   OR n.started_at <> CASE WHEN n.id IS NOT NULL THEN r.mark::timestamptz END
+   OR a.hash <> r.mark
+`
+
+type CollidingNumberParams struct {
+	TableName    string
+	Organization string
+	Ids          []int64
+	Marks        []string
+}
+
+// The first of numbers that other rows have here than there, with what tells rows of one number apart: of deletes and of runs of retention
+// the organization and the time of their making, of entries of the audit log their hash. Zero: there is none. Served by the primary keys of
+// the three; bounded by the arrays.
+func (q *Queries) CollidingNumber(ctx context.Context, arg CollidingNumberParams) (int64, error) {
+	row := q.db.QueryRow(ctx, collidingNumber,
+		arg.TableName,
+		arg.Organization,
+		arg.Ids,
+		arg.Marks,
+	)
+	var id int64
+	err := row.Scan(&id)
+	return id, err
+}
+
 const collidingReceipts = `-- name: CollidingReceipts :one
 SELECT colliding_receipts($1, $2::jsonb)::jsonb AS receipts
 `

@@ -209,6 +209,31 @@ SELECT colliding_receipts(@organization, @rows::jsonb)::jsonb AS receipts;
 -- Bounded by the rows, and served as the function says.
 SELECT colliding_segment(@rows::jsonb)::bigint AS id;
 
+-- name: CollidingNumber :one
+-- The first of numbers that other rows have here than there, with what tells rows of one number apart: of deletes and of runs of retention
+-- the organization and the time of their making, of entries of the audit log their hash. Zero: there is none. Served by the primary keys of
+-- the three; bounded by the arrays.
+WITH recorded AS (
+    SELECT unnest(@ids::bigint[]) AS id,
+           unnest(@marks::text[]) AS mark
+)
+SELECT coalesce(min(r.id), 0)::bigint AS id
+FROM recorded r
+LEFT JOIN deletes d
+  ON @table_name::text = 'deletes'
+ AND d.id = r.id
+LEFT JOIN retention_runs n
+  ON @table_name::text = 'retention_runs'
+ AND n.id = r.id
+LEFT JOIN audit_log a
+  ON @table_name::text = 'audit_log'
+ AND a.id = r.id
+WHERE d.organization <> @organization
+   OR d.created_at <> CASE WHEN d.id IS NOT NULL THEN r.mark::timestamptz END
+   OR n.organization <> @organization
+   OR n.started_at <> CASE WHEN n.id IS NOT NULL THEN r.mark::timestamptz END
+   OR a.hash <> r.mark;
+
 -- name: MakeAdoptedMonths :exec
 -- Bounded by the months of the rows.
 SELECT make_adopted_months(@rows::jsonb);
