@@ -4,6 +4,7 @@ package prom
 
 import (
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/lakerunner/lakerunner/pkg/fault"
@@ -43,4 +44,24 @@ func Ranged(expr parser.Expr) error {
 		return fault.New(fault.Invalid, "invalid expression type %q for range query, must be Scalar or instant Vector", parser.DocumentedType(t))
 	}
 	return nil
+}
+
+// TakesRange reports whether a function may have the range that it is called with: few may have an anchored or smoothed one.
+func TakesRange(call *parser.Call) bool {
+	for _, arg := range call.Args {
+		for inner, ok := arg.(*parser.ParenExpr); ok; inner, ok = arg.(*parser.ParenExpr) {
+			arg = inner.Expr
+		}
+		ranged, ok := arg.(*parser.MatrixSelector)
+		if !ok {
+			continue
+		}
+		selector := ranged.VectorSelector.(*parser.VectorSelector)
+		_, mayAnchor := promql.AnchoredSafeFunctions[call.Func.Name]
+		_, maySmooth := promql.SmoothedSafeFunctions[call.Func.Name]
+		if selector.Anchored && !mayAnchor || selector.Smoothed && !maySmooth {
+			return false
+		}
+	}
+	return true
 }

@@ -42,7 +42,7 @@ const suiteBlocks = 400
 // asked for by HTTP. Under LAKERUNNER_TORTURE all of it goes that way, else a sample of its blocks, and the others are asked in memory.
 func TestPrometheusSuite(t *testing.T) {
 	t.Parallel()
-	const seed, oneIn = 4, 12
+	const seed, oneIn = 4, 6
 	whole := os.Getenv("LAKERUNNER_TORTURE") != ""
 	s := newSuiteLake(t)
 	random := rand.New(rand.NewPCG(seed, 1))

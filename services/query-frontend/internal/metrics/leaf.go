@@ -163,6 +163,7 @@ type question struct {
 	session *Session
 	leaf    *promplan.Leaf
 	shards  int
+	texts   []string // what each shard is asked
 	parts   []fan.Part
 	// answers are by slice of time, text and shard.
 	answers [][][]*seriesDecoder
@@ -170,14 +171,13 @@ type question struct {
 }
 
 func newQuestion(s *Session, leaf *promplan.Leaf, choices []choice, shards int) *question {
-	q := &question{session: s, leaf: leaf, shards: shards}
-	texts := leaf.Parts
+	q := &question{session: s, leaf: leaf, shards: shards, texts: leaf.Parts}
 	if shards == 1 {
-		texts = []string{leaf.Whole}
+		q.texts = []string{leaf.Whole}
 	}
 	for _, c := range choices {
 		for _, grid := range s.slices(leaf, c, shards) {
-			q.slice(c.level, grid, texts)
+			q.slice(c.level, grid)
 		}
 	}
 	return q
@@ -211,11 +211,11 @@ func (s *Session) slices(leaf *promplan.Leaf, c choice, shards int) []promplan.G
 }
 
 // slice asks for a stretch of time.
-func (q *question) slice(level *Level, grid promplan.Grid, texts []string) {
+func (q *question) slice(level *Level, grid promplan.Grid) {
 	segments := within(level.Segments, q.leaf.SpanOf(grid))
 	steps := newSteps(grid)
-	answers := make([][]*seriesDecoder, len(texts))
-	for t, text := range texts {
+	answers := make([][]*seriesDecoder, len(q.texts))
+	for t, text := range q.texts {
 		answers[t] = make([]*seriesDecoder, q.shards)
 		for i := range q.shards {
 			shard := lake.Shard{Index: uint32(i), Count: uint32(q.shards)}
@@ -277,15 +277,11 @@ func unmergeable(r prom.Annotation) bool {
 
 // end takes in what workers said beside their answers.
 func (q *question) end() {
-	place := q.leaf.Remarked
-	if q.shards > 1 {
-		place = q.leaf.RemarkedPart
-	}
 	for _, slice := range q.answers {
-		for _, text := range slice {
-			for _, d := range text {
+		for t, shards := range slice {
+			for _, d := range shards {
 				if d != nil {
-					q.session.ended(d.ending, place)
+					q.session.ended(d.ending, func(start, end int) (int, int) { return q.leaf.Remarked(q.texts[t], start, end) })
 				}
 			}
 		}

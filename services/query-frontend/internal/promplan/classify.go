@@ -3,9 +3,13 @@
 package promplan
 
 import (
+	"slices"
+
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/lakerunner/lakerunner/pkg/prom"
 )
 
 // ofSamples reports whether a function of an instant vector treats each sample by itself, and answers each under its own labels.
@@ -61,6 +65,9 @@ func (p *planner) perSeries(expr parser.Expr) *parser.VectorSelector {
 }
 
 func (p *planner) perSeriesCall(call *parser.Call) *parser.VectorSelector {
+	if !prom.TakesRange(call) {
+		return nil // the engine says so, whether there are series or not
+	}
 	simple := ofRanges(call) || call.Func.Name == "timestamp"
 	if !simple && (p.options.Simple || !ofSamples(call.Func.Name)) {
 		return nil
@@ -201,4 +208,21 @@ func unwrap(expr parser.Expr) parser.Expr {
 		}
 		expr = paren.Expr
 	}
+}
+
+// hasResets reports whether histograms that an expression is made of are as they were received: those of rates and differences have no counter resets.
+func hasResets(expr parser.Expr) bool {
+	found := false
+	parser.Inspect(expr, func(node parser.Node, path []parser.Node) error {
+		if _, ok := node.(*parser.VectorSelector); ok {
+			found = found || !slices.ContainsFunc(path, isDifference)
+		}
+		return nil
+	})
+	return found
+}
+
+func isDifference(node parser.Node) bool {
+	call, ok := node.(*parser.Call)
+	return ok && slices.Contains([]string{"rate", "increase", "delta", "irate", "idelta"}, call.Func.Name)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/promql/parser/posrange"
 
 	"github.com/lakerunner/lakerunner/pkg/prom"
 	"github.com/lakerunner/lakerunner/pkg/rollup"
@@ -59,7 +60,7 @@ type Leaf struct {
 	Expr parser.Expr
 	// Whole is its text, for one worker that sees all series.
 	Whole string
-	// Placed says that Whole stands where it does in the query; else remarks on it are about the whole leaf.
+	// Placed says that Whole stands where it does in the query.
 	Placed bool
 	// Parts are the texts that are asked of every shard: one, or for MergeAverage the sum and the count.
 	Parts []string
@@ -81,25 +82,35 @@ type Leaf struct {
 // SpanOf returns which samples the leaf needs for a part of the times at which it is asked.
 func (l *Leaf) SpanOf(g Grid) Span { return spanOf(l.asked, g, l.lookback) }
 
-// Remarked returns where in the query a remark is that a worker has made on its text.
-func (l *Leaf) Remarked(start, end int) (int, int) {
-	if l.Placed {
+// Remarked returns where in the query a remark is that a worker has made on a text, Whole or one of Parts.
+func (l *Leaf) Remarked(text string, start, end int) (int, int) {
+	if l.Placed && text == l.Whole {
 		return start, end
 	}
-	return l.place()
-}
-
-// RemarkedPart is Remarked of Parts.
-func (l *Leaf) RemarkedPart(start, end int) (int, int) {
-	if l.Merge == MergeAverage {
-		return l.place()
-	}
-	return l.Remarked(start, end)
-}
-
-func (l *Leaf) place() (int, int) {
 	at := l.Expr.PositionRange()
+	if parsed, err := prom.Parse(text); err == nil {
+		if found, ok := placeIn(l.Expr, parsed, posrange.PositionRange{Start: posrange.Pos(start), End: posrange.Pos(end)}); ok {
+			at = found
+		}
+	}
 	return int(at.Start), int(at.End)
+}
+
+// placeIn returns where in the query that part of expr is which, in another writing of it, is at a place.
+func placeIn(expr, written parser.Node, at posrange.PositionRange) (posrange.PositionRange, bool) {
+	if written.PositionRange() == at {
+		return expr.PositionRange(), true
+	}
+	parts, others := parser.Children(expr), parser.Children(written)
+	if len(parts) != len(others) {
+		return posrange.PositionRange{}, false
+	}
+	for i := range parts {
+		if found, ok := placeIn(parts[i], others[i], at); ok {
+			return found, true
+		}
+	}
+	return posrange.PositionRange{}, false
 }
 
 // Shape is a leaf without its aggregation: an instant selector, or a function of one range.
@@ -271,6 +282,12 @@ func (p *planner) rewriteCall(call *parser.Call, g Grid) parser.Expr {
 	case "timestamp", "start_timestamp":
 		// The engine looks at the samples of a selector itself.
 		if _, plain := unwrapFirst(call).(*parser.VectorSelector); plain {
+			p.everySample(call.Args[0])
+			return call
+		}
+	case "histogram_count", "histogram_sum", "histogram_avg":
+		// Beneath these the engine finds out counter resets from sample to sample, and remarks on those that do not go together.
+		if hasResets(call.Args[0]) {
 			p.everySample(call.Args[0])
 			return call
 		}

@@ -18,6 +18,9 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write what the planner answers into testdata")
 
+// start is when queries begin.
+var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
 // tiers are all resolutions there are.
 var tiers = []time.Duration{time.Hour, 20 * time.Minute, 5 * time.Minute, time.Minute, 10 * time.Second}
 
@@ -112,4 +115,46 @@ func answer(t *testing.T, block string) string {
 		}
 	}
 	return out.String()
+}
+
+func TestRemarksStandWhereTheyDoInTheQuery(t *testing.T) {
+	t.Parallel()
+	for query, part := range map[string]string{
+		`1 + sum(rate(up[5m]))`:                 `up[5m]`,
+		`1 + sum(rate(up[5m] @ 60))`:            `up[5m] @ 60`,
+		`1 + sum(rate(up{job = "a"}[5m] @ 60))`: `up{job = "a"}[5m] @ 60`,
+		`avg(rate(up[5m]))`:                     `rate(up[5m])`,
+	} {
+		q, err := promplan.Parse(query, promplan.Options{Start: start, End: start.Add(time.Hour), Step: time.Minute})
+		if err != nil || len(q.Leaves) != 1 {
+			t.Fatalf("%s: %d leaves, %v", query, len(q.Leaves), err)
+		}
+		leaf := q.Leaves[0]
+		for _, text := range append([]string{leaf.Whole}, leaf.Parts...) {
+			from, to := strings.Index(text, "up"), strings.LastIndex(text, "]")+1
+			if strings.HasPrefix(part, "rate") {
+				from, to = from-len("rate("), to+1
+			} else if at := strings.Index(text, "@"); at >= 0 {
+				to = strings.Index(text, "))")
+			}
+			if gotFrom, gotTo := leaf.Remarked(text, from, to); query[gotFrom:gotTo] != part {
+				t.Errorf("%s of %s: %q, want %q", text[from:to], query, query[gotFrom:gotTo], part)
+			}
+		}
+	}
+}
+
+func TestWhatOnlyTheEngineSaysIsLeftToIt(t *testing.T) {
+	t.Parallel()
+	for _, query := range []string{
+		`deriv(up[5m] smoothed)`, `max_over_time((up[5m] anchored))`, `histogram_count(sum(took))`, `histogram_avg(took + took)`, `histogram_sum(avg(last_over_time(took[5m])))`,
+	} {
+		q, err := promplan.Parse(query, promplan.Options{Start: start, End: start})
+		if err != nil || len(q.Leaves) != 0 || len(q.Samples) == 0 {
+			t.Errorf("%s: %d leaves, %d selectors, %v", query, len(q.Leaves), len(q.Samples), err)
+		}
+	}
+	if q, err := promplan.Parse(`histogram_count(sum(rate(took[5m])))`, promplan.Options{Start: start, End: start}); err != nil || len(q.Leaves) != 1 {
+		t.Errorf("rates have no resets: %v, %v", q, err)
+	}
 }
