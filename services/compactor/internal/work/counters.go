@@ -44,6 +44,7 @@ func NewCounters(m metric.Meter) (Counters, error) {
 		*counter.into = made
 	}
 	add(c.failures, 0) // so that an alert on its growth sees the first
+	add(c.skipped, 0, attribute.String("reason", string(plan.ReasonDeletes)))
 	return c, nil
 }
 

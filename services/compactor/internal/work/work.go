@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/lakerunner/lakerunner/pkg/config"
@@ -157,7 +158,9 @@ type run struct {
 	// files numbers the lease's files.
 	files   int
 	account Account
-	edit    lake.Edit
+	// large are segments that have to be rewritten, and take more than there is.
+	large []string
+	edit  lake.Edit
 }
 
 func (r *run) work(ctx context.Context, asked bool) error {
@@ -174,8 +177,31 @@ func (r *run) work(ctx context.Context, asked bool) error {
 			return err
 		}
 	}
+	if len(r.large) > 0 {
+		return r.leave()
+	}
 	r.next()
 	return nil
+}
+
+// leave has the task fail, and tell of the segments that cannot be rewritten: or else nobody would know why deleted rows, masked as they are, stay in
+// files. What was done besides counts.
+func (r *run) leave() error {
+	err := fault.New(fault.Exhausted, "to rewrite %s takes more memory or scratch than a merge may use: raise memory_bytes or scratch_bytes of the compactor",
+		strings.Join(r.large, ", "))
+	if len(r.edit.Remove)+len(r.edit.Marks) == 0 {
+		return err
+	}
+	r.edit.Retry = []lake.Retry{{Task: r.task.ID, Cause: err.Error()}}
+	return nil
+}
+
+// skip leaves segments as they are, that would take too much.
+func (r *run) skip(m plan.Merge, segments []lake.Segment) {
+	r.deps.Counters.skip(m.Reason)
+	if len(segments) == 1 && m.Reason.Must() {
+		r.large = append(r.large, fmt.Sprintf("segment %d (%s, %d MiB, for %s)", segments[0].ID, segments[0].Key, segments[0].Bytes>>20, m.Reason))
+	}
 }
 
 // merge does one merge of the plan, or less where less will do.
@@ -190,7 +216,7 @@ func (r *run) merge(ctx context.Context, m plan.Merge) error {
 	parts := r.affordable(m.Inputs)
 	for _, some := range parts {
 		if len(some) == 1 && len(parts) > 1 && !m.Reason.Must() {
-			r.deps.Counters.skip(m.Reason)
+			r.skip(m, some)
 			continue
 		}
 		if err := r.mergeSome(ctx, m, some); err != nil {
@@ -223,7 +249,7 @@ func (r *run) mergeSome(ctx context.Context, m plan.Merge, segments []lake.Segme
 	there, err := r.fetch(ctx, segments)
 	switch {
 	case errors.Is(err, fault.Exhausted):
-		r.deps.Counters.skip(m.Reason)
+		r.skip(m, segments)
 		return nil
 	case err != nil:
 		return err
@@ -244,7 +270,7 @@ func (r *run) mergeFetched(ctx context.Context, m plan.Merge, inputs []input) er
 	}
 	part := len(inputs) / 2
 	if part == 1 && !m.Reason.Must() || part == 0 {
-		r.deps.Counters.skip(m.Reason)
+		r.skip(m, segmentsOf(inputs))
 		return nil
 	}
 	for some := range slices.Chunk(inputs, part) {
@@ -258,6 +284,14 @@ func (r *run) mergeFetched(ctx context.Context, m plan.Merge, inputs []input) er
 		}
 	}
 	return nil
+}
+
+func segmentsOf(inputs []input) []lake.Segment {
+	segments := make([]lake.Segment, len(inputs))
+	for i, in := range inputs {
+		segments[i] = in.segment
+	}
+	return segments
 }
 
 // next asks for the window's next look, and for its day's.

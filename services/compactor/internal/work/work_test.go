@@ -489,6 +489,20 @@ func TestBounds(t *testing.T) {
 			t.Error("nothing was skipped")
 		}
 	})
+	t.Run("a delete in a segment that takes more scratch than it may is told of", func(t *testing.T) {
+		t.Parallel()
+		f := newFixture(t, "", func(c *work.Config) { c.ScratchBytes = 4_000 })
+		f.ingest(f.rows(0, 500, "a", "x"))
+		f.delete(`{service_name="a"} |= "x"`)
+		err := f.try(f.index, f.hour(0), f.worker.Work)
+		if s := f.segments()[0]; !errors.Is(err, fault.Exhausted) || !strings.Contains(err.Error(), s.Key) {
+			t.Errorf("it does not name segment %s: %v", s.Key, err)
+		}
+		if n := f.count("lakerunner.compactor.skipped_merges"); n != 1 {
+			t.Errorf("%d are counted", n)
+		}
+		f.scratchIsEmpty()
+	})
 	t.Run("fan-in is bounded", func(t *testing.T) {
 		t.Parallel()
 		f := newFixture(t, "", func(c *work.Config) { c.Policy = plan.Policy{FanIn: 4} })
