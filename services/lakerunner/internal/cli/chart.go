@@ -24,8 +24,8 @@ const (
 	chartSeries = 8
 	// narrowest is the least width of what is drawn beside the axis.
 	narrowest = 20
-	// axisWidth is about what the axis and its numbers take.
-	axisWidth = 11
+	// axisWidth is about what the axis and its numbers take, and the last time below by which it goes beyond the last column.
+	axisWidth = 15
 )
 
 // chart draws series over a range of time.
@@ -39,6 +39,7 @@ type chart struct {
 
 // drawn is a series as it is drawn.
 type drawn struct {
+	labels      map[string]string
 	name        string
 	columns     []float64 // a value a column; NaN: none
 	least, most float64
@@ -69,7 +70,7 @@ func (c *chart) draw(series []*queryv1.Series) (text string, left int) {
 
 // prepare puts the samples of a series into columns. Between two samples a step apart it goes straight; a gap stays one.
 func (c *chart) prepare(s *queryv1.Series) drawn {
-	d := drawn{name: formatMetric(s.GetLabels()), columns: make([]float64, c.columns()), least: math.NaN(), most: math.NaN(), last: math.NaN()}
+	d := drawn{labels: s.GetLabels(), name: formatMetric(s.GetLabels()), columns: make([]float64, c.columns()), least: math.NaN(), most: math.NaN(), last: math.NaN()}
 	var times []int64
 	var values []float64
 	for _, sample := range s.GetSamples() {
@@ -170,24 +171,73 @@ func chartMarks() []asciigraph.CharSet {
 
 // legend names the series and says what they come to.
 func (c *chart) legend(b *bytes.Buffer, all []drawn) {
-	names := 0
 	figures := make([]string, len(all))
+	widest := 0
 	for i, d := range all {
 		figures[i] = fmt.Sprintf("min %s  max %s  last %s", formatShort(d.least), formatShort(d.most), formatShort(d.last))
-		names = max(names, len([]rune(d.name)))
+		widest = max(widest, len(figures[i]))
 	}
-	widest := 0
-	for _, f := range figures {
-		widest = max(widest, len(f))
+	room := max(c.width-widest-6, narrowest)
+	if widestName(all) > room {
+		shorten(all)
 	}
-	names = min(names, max(c.width-widest-6, narrowest))
+	room = min(widestName(all), room)
 	for i, d := range all {
 		mark := string([]rune(marks)[i])
 		if c.colors {
 			mark = chartColors()[i].String() + "■" + asciigraph.Default.String()
 		}
-		fmt.Fprintf(b, "  %s %s  %s\n", mark, padded(d.name, names), figures[i])
+		fmt.Fprintf(b, "  %s %s  %s\n", mark, padded(d.name, room), figures[i])
 	}
+}
+
+func widestName(all []drawn) (widest int) {
+	for _, d := range all {
+		widest = max(widest, len([]rune(d.name)))
+	}
+	return widest
+}
+
+// shorten leaves out of the names of several series what does not tell them apart.
+func shorten(all []drawn) {
+	values := map[string]map[string]bool{}
+	for _, d := range all {
+		for name := range d.labels {
+			values[name] = map[string]bool{}
+		}
+	}
+	for name, distinct := range values {
+		for _, d := range all {
+			distinct[d.labels[name]] = true
+		}
+	}
+	names := slices.SortedFunc(maps.Keys(values), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(values[b]), len(values[a])), cmp.Compare(a, b))
+	})
+	for n := range names {
+		short := make([]string, len(all))
+		for i, d := range all {
+			short[i] = formatMetric(only(d.labels, names[:n+1]))
+		}
+		if len(slices.Compact(slices.Sorted(slices.Values(short)))) < len(all) || len(all) == 1 {
+			continue
+		}
+		for i := range all {
+			all[i].name = short[i]
+		}
+		return
+	}
+}
+
+// only are the labels of these names.
+func only(labels map[string]string, names []string) map[string]string {
+	chosen := map[string]string{}
+	for _, name := range names {
+		if value, has := labels[name]; has {
+			chosen[name] = value
+		}
+	}
+	return chosen
 }
 
 // padded cuts or fills a text to a width.
