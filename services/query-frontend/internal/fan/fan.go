@@ -396,7 +396,7 @@ func (r *run) request(b batch, budget int64) *workerv1.ScanRequest {
 	segments := b.segments
 	req := &workerv1.ScanRequest{
 		Organization: string(r.scan.Organization),
-		Signal:       lakeproto.SignalProto(segments[0].Signal),
+		Signal:       lakeproto.SignalProto(readAs(segments[0])),
 		Segments:     make([]*workerv1.Segment, len(segments)),
 		MaxBytes:     budget,
 		QueryId:      r.scan.QueryID,
@@ -417,6 +417,14 @@ func (r *run) request(b batch, budget int64) *workerv1.ScanRequest {
 		r.scan.Fragment(req)
 	}
 	return req
+}
+
+// readAs is the signal whose readers read a segment. Rollups are series, whatever they count.
+func readAs(s lake.Segment) lake.Signal {
+	if s.Resolution > 0 {
+		return lake.SignalMetrics
+	}
+	return s.Signal
 }
 
 // reaches reports whether a delete may mask rows of one of the segments.

@@ -90,13 +90,30 @@ func (c *Counts) stage(stage syntax.StageExpr) bool {
 		}
 		return true
 	case *syntax.LabelFilterExpr:
-		filter, ok := e.LabelFilterer.(*log.StringLabelFilter)
-		if ok && countable(filter.Name) {
-			c.matchers = append(c.matchers, filter.Matcher)
+		if m := matcherOf(e.LabelFilterer); m != nil && countable(m.Name) {
+			c.matchers = append(c.matchers, m)
 			return true
 		}
 	}
 	return false
+}
+
+// matcherOf is what a filter of a label's text compares it with; nil: it is another filter.
+func matcherOf(f log.LabelFilterer) *labels.Matcher {
+	switch filter := f.(type) {
+	case *log.StringLabelFilter:
+		return filter.Matcher
+	case *log.LineFilterLabelFilter:
+		// Loki has simplified a regular expression; of alternatives that anything matches it forgets some.
+		if !slices.ContainsFunc(strings.Split(filter.Value, "|"), notPlain) {
+			return filter.Matcher
+		}
+	}
+	return nil
+}
+
+func notPlain(alternative string) bool {
+	return alternative == "" || strings.Trim(alternative, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != ""
 }
 
 // Levels reports whether the answer depends on the levels of lines.
