@@ -12,16 +12,21 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/apache/arrow-go/v18/arrow/ipc"
+	"github.com/prometheus/common/model"
 
 	"github.com/lakerunner/lakerunner/pkg/index/indextest"
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/cli"
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/sample"
 	"github.com/lakerunner/lakerunner/services/lakerunner/internal/stack"
+	"github.com/lakerunner/lakerunner/services/query-frontend/metrictest"
 )
 
 // command runs a command line against the lake.
@@ -221,6 +226,159 @@ func testConfigApply(t *testing.T, l *lake, admin func(...string) string) {
 	if code != 1 || !strings.Contains(stderr, "document:3") || !strings.Contains(stderr, "nonsense") {
 		t.Errorf("a wrong document: exit code %d: %s", code, stderr)
 	}
+}
+
+// TestMetricCommands runs the commands that ask for metrics against real services.
+func TestMetricCommands(t *testing.T) {
+	t.Parallel()
+	l := newLake(t, lakeOptions{})
+	end := lately()
+	s := newShopMetrics(t, l, "default", 61, end)
+	s.put(s.objects, len(s.objects))
+	truth := cumulative(t, s.series)
+	span := []string{"--from", s.start.Format(time.RFC3339), "--to", end.Format(time.RFC3339)}
+	requests := `sum by (service_name) (rate(http_server_requests_total[5m]))`
+	ask := func(t *testing.T, args ...string) string {
+		t.Helper()
+		return l.must(t, slices.Concat([]string{args[0]}, args[1:], span)...)
+	}
+
+	t.Run("query --promql prints what Prometheus answers", func(t *testing.T) {
+		t.Parallel()
+		for _, way := range []struct {
+			step time.Duration
+			args []string
+		}{{0, []string{"--instant"}}, {10 * time.Minute, []string{"--step", "10m"}}} {
+			start, last := s.start, end
+			if way.step > 0 {
+				start, last = start.Truncate(way.step), last.Truncate(way.step)
+			}
+			want, err := truth(t.Context(), metrictest.Query{Text: requests, Start: start, End: last, Step: way.step})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := documents(t, ask(t, append([]string{"query", "--promql", requests, "-o", "json"}, way.args...)...))
+			if text := diff(linesOf(t, want), got); text != "" {
+				t.Errorf("%v:\n%s", way.args, text)
+			}
+		}
+	})
+	t.Run("query --promql draws a chart that fits", func(t *testing.T) {
+		t.Parallel()
+		chart := ask(t, "query", "--promql", "process_memory_usage_bytes", "--width", "80")
+		for line := range strings.Lines(chart) {
+			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 80 {
+				t.Errorf("%d columns: %s", n, line)
+			}
+		}
+		if strings.Count(chart, "  last ") != 8 || !strings.Contains(chart, "┤") {
+			t.Errorf("drawn:\n%s", chart)
+		}
+		_, drawn, remarks := l.command(t.Context(), l.keys["default"], "", append([]string{"query", "--promql", "no_such_metric"}, span...)...)
+		if drawn != "" || !strings.Contains(remarks, "no samples") {
+			t.Errorf("of nothing: %s%s", drawn, remarks)
+		}
+	})
+	t.Run("metrics lists names with type, unit, help and series", func(t *testing.T) {
+		t.Parallel()
+		var carts struct{ Name, Type, Unit, Help, Series, Samples string }
+		unmarshal(t, []byte(ask(t, "metrics", "cart_*", "-o", "json")), &carts)
+		if carts.Name != "cart_open" || carts.Type != "gauge" || carts.Help != "Carts with something in them." || carts.Series != fmt.Sprint(s.count("cart_open", s.start, end)) {
+			t.Errorf("got %+v", carts)
+		}
+		names := strings.Split(strings.TrimSpace(ask(t, "metrics")), "\n")
+		if len(names) != 13 || !strings.HasPrefix(names[0], "NAME") || !strings.HasPrefix(names[3], "http_server_request_duration_seconds  histogram  seconds") {
+			t.Errorf("got\n%s", strings.Join(names, "\n"))
+		}
+		if one := ask(t, "metrics", `{service_name="cart"}`); strings.Contains(one, "db_query") || !strings.Contains(one, "up ") {
+			t.Errorf("of a service:\n%s", one)
+		}
+	})
+	t.Run("cardinality counts series by metric and label", func(t *testing.T) {
+		t.Parallel()
+		all := cardinalityOf(t, ask(t, "cardinality", "--limit", "1000", "-o", "json"))
+		if want := fmt.Sprint(s.count("", s.start, end)); all.Series != want || all.New != want || all.Vanished != "0" || all.Bytes == "0" {
+			t.Errorf("%+v, want %s series, all new", all, want)
+		}
+		for _, m := range all.Metrics {
+			if want := fmt.Sprint(s.count(m.Metric.Name, s.start, end)); m.Metric.Series != want || m.Metric.Bytes == "0" {
+				t.Errorf("%s: %+v, want %s series", m.Metric.Name, m, want)
+			}
+		}
+		if names := len(s.distinct("__name__")); len(all.Metrics) != names {
+			t.Errorf("%d metrics, want %d", len(all.Metrics), names)
+		}
+		for _, label := range all.Labels {
+			if want := fmt.Sprint(len(s.distinct(label.Name))); label.Values != want {
+				t.Errorf("%s: %s values, want %s", label.Name, label.Values, want)
+			}
+		}
+		if table := ask(t, "cardinality", "--limit", "3", "up"); !strings.Contains(table, "\nup ") || !strings.Contains(table, "\nLABEL ") {
+			t.Errorf("printed\n%s", table)
+		}
+	})
+	t.Run("cardinality says what vanished", func(t *testing.T) {
+		t.Parallel()
+		from, to := end.Add(time.Minute), end.Add(41*time.Minute)
+		gone := cardinalityOf(t, l.must(t, "cardinality", "-o", "json", "--from", from.Format(time.RFC3339), "--to", to.Format(time.RFC3339)))
+		if want := fmt.Sprint(s.count("", from.Add(-40*time.Minute), end)); gone.Series != "0" || gone.New != "0" || gone.Vanished != want {
+			t.Errorf("%+v, want %s that vanished", gone, want)
+		}
+	})
+}
+
+// count counts the series of a metric, or of all, that have a sample in a time.
+func (s *shop) count(name string, start, end time.Time) (n int) {
+	for _, one := range s.series {
+		first, last := one.Samples[0].Time, one.Samples[len(one.Samples)-1].Time
+		if (name == "" || one.Labels.Get("__name__") == name) && first <= end.UnixMilli() && last >= start.UnixMilli() {
+			n++
+		}
+	}
+	return n
+}
+
+type cardinality struct {
+	Series, Bytes string
+	New           string `json:"new_series"`
+	Vanished      string `json:"vanished_series"`
+	Metrics       []struct {
+		Metric struct{ Name, Series, Bytes string }
+	}
+	Labels []struct{ Name, Series, Values string }
+}
+
+func cardinalityOf(t *testing.T, said string) (c cardinality) {
+	t.Helper()
+	unmarshal(t, []byte(said), &c)
+	return c
+}
+
+// documents reads the series that a command prints as JSON.
+func documents(t *testing.T, said string) lines {
+	t.Helper()
+	out := lines{}
+	for text := range strings.Lines(said) {
+		var document struct {
+			Labels  map[string]string
+			Samples [][2]string
+		}
+		unmarshal(t, []byte(text), &document)
+		one := &line{}
+		for _, sample := range document.Samples {
+			at, err := time.Parse(time.RFC3339Nano, sample[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			v, err := strconv.ParseFloat(sample[1], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			one.values = append(one.values, model.SamplePair{Timestamp: model.TimeFromUnixNano(at.UnixNano()), Value: model.SampleValue(v)})
+		}
+		out[textOf(document.Labels)] = one
+	}
+	return out
 }
 
 // TestTailCommand follows a query until it is interrupted, which is a good end.
