@@ -298,8 +298,38 @@ func TestCancellingAMetricQueryEndsItsScans(t *testing.T) {
 	}()
 	<-began
 	cancel()
+	left := time.Now()
 	if err := <-failed; !errors.Is(err, fault.Canceled) {
 		t.Error(err)
+	}
+	if took := time.Since(left); took > time.Second {
+		t.Errorf("the query ended %s after its client had left", took)
+	}
+}
+
+// TestLimitsOfMetricQueriesAreNamed meets each limit of an organization: its error says which it was, and what to narrow.
+func TestLimitsOfMetricQueriesAreNamed(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	from := time.Now().Add(-10 * time.Minute).Truncate(time.Second)
+	p.IngestMetrics(t, "narrow", markedSeries("alpha", from, 100))
+	for limit, ask := range map[string]struct {
+		query   string
+		kind    fault.Kind
+		timeout time.Duration
+	}{
+		"max_query_series":  {query: "alpha_metric", kind: fault.Exhausted},
+		"max_query_samples": {query: "sum(stddev_over_time(alpha_metric[5m]))", kind: fault.Exhausted},
+		"query_timeout":     {query: "sum(alpha_metric)", kind: fault.Timeout, timeout: time.Nanosecond},
+	} {
+		req := &queryv1.QueryMetricsRequest{Query: ask.query, End: timestamppb.New(from.Add(2 * time.Minute))}
+		if ask.timeout > 0 {
+			req.Timeout = durationpb.New(ask.timeout)
+		}
+		_, err := p.metrics(as(t.Context(), "narrow"), req)
+		if !errors.Is(err, ask.kind) || !strings.Contains(fmt.Sprint(err), limit) {
+			t.Errorf("%s: %v", limit, err)
+		}
 	}
 }
 

@@ -52,8 +52,9 @@ func document() string {
 		hash := config.Hash(secretOf(organization))
 		return fmt.Sprintf("  - {id: %s, organization: %s, scopes: [query], sha256: %s}\n", id, organization, hex.EncodeToString(hash[:]))
 	}
-	return "organizations:\n  - {id: acme, limits: {max_query_lines: 5000}}\n  - {id: other}\n  - {id: frugal, limits: {max_query_bytes: 2500}}\napi_keys:\n" +
-		key("a", "acme") + key("o", "other") + key("f", "frugal")
+	return "organizations:\n  - {id: acme, limits: {max_query_lines: 5000}}\n  - {id: other}\n  - {id: frugal, limits: {max_query_bytes: 2500}}\n" +
+		"  - {id: narrow, limits: {max_query_series: 1, max_query_samples: 50}}\napi_keys:\n" +
+		key("a", "acme") + key("o", "other") + key("f", "frugal") + key("n", "narrow")
 }
 
 func start(t *testing.T) *process {

@@ -4,9 +4,12 @@ package query
 
 import (
 	"context"
+	"errors"
+	"strings"
 
 	"github.com/prometheus/prometheus/promql/parser"
 
+	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/prom"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/metrics"
 )
@@ -24,6 +27,7 @@ func (f *Frontend) EvaluateMetrics(ctx context.Context, req MetricRequest) (Metr
 		Query: r.plan, Request: prom.Request{Start: req.Start, End: req.End, Step: req.Step},
 	})
 	if err != nil {
+		err = r.named(err)
 		return MetricAnswer{Statistics: r.end(err)}, err
 	}
 	answer := MetricAnswer{Value: result.Value, Resolution: result.Resolution, Bound: result.Bound}
@@ -38,6 +42,21 @@ func (f *Frontend) EvaluateMetrics(ctx context.Context, req MetricRequest) (Metr
 	answer.Statistics = r.end(nil)
 	return answer, nil
 }
+
+// named says of a query that has met a limit which one that was, where who met it does not know.
+func (r *metricRun) named(err error) error {
+	switch {
+	case r.timeout > 0 && errors.Is(r.ctx.Err(), context.DeadlineExceeded):
+		return fault.New(fault.Timeout,
+			"query timed out after %s (limit query_timeout, or the timeout of the request if that is shorter); narrow the time range or the selector, or make the step longer", r.timeout)
+	case errors.Is(err, fault.Exhausted) && strings.Contains(err.Error(), tooManySamples) && !strings.Contains(err.Error(), "max_query_samples"):
+		return fault.New(fault.Exhausted, "%w (limit max_query_samples)", err)
+	}
+	return err
+}
+
+// tooManySamples is what Prometheus' engine says, here and in workers.
+const tooManySamples = "too many samples"
 
 // truncated cuts an answer to a number of series; zero: to none.
 func truncated(v parser.Value, most int) (parser.Value, bool) {

@@ -34,6 +34,7 @@ type metricRun struct {
 	rows       int64
 	complete   index.Completeness
 	started    time.Time
+	timeout    time.Duration // zero: none
 	kind       string
 	returned   atomic.Int64
 	resolution time.Duration
@@ -63,6 +64,7 @@ func (f *Frontend) beginMetrics(ctx context.Context, req MetricRequest) (*metric
 		return r, nil
 	}
 	if err := r.lookup(plan.Span, r.tiers(organization, simple)); err != nil {
+		err = r.named(err)
 		r.end(err)
 		return nil, err
 	}
@@ -110,6 +112,7 @@ func (f *Frontend) metricRun(ctx context.Context, organization *config.Organizat
 	if limits.QueryTimeout > 0 && (timeout == 0 || timeout > limits.QueryTimeout) {
 		timeout = limits.QueryTimeout
 	}
+	r.timeout = timeout
 	r.ctx, r.cancel = bounded(ctx, timeout)
 	r.session = &metrics.Session{
 		Organization:    organization.ID,
