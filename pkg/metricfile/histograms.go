@@ -12,8 +12,9 @@ import (
 	"github.com/lakerunner/lakerunner/pkg/metricfile/chunk"
 )
 
-// Native histograms of a series are stored as vectors over time: counts, zero counts, sums, and one for each bucket that any of them has, with 0 where a
-// histogram has not that bucket. Which buckets, in which spans, is said by the histogram's shape; most neighbours have the same.
+// Native histograms of a series are stored in pieces of neighbours, each with its number of histograms before it. A piece is vectors over time: counts, sums,
+// zero counts, and one for each bucket that any of them has, with 0 where a histogram has not that bucket. Which buckets, in which spans, is said by the
+// histogram's shape; most neighbours have the same. Where they do not, pieces are short, so that neither time nor memory grows with the square of their number.
 
 // histogramShape is all of a histogram but its numbers.
 type histogramShape struct {
@@ -36,7 +37,10 @@ const (
 )
 
 const (
-	// maxBuckets bounds the buckets of all shapes of a series.
+	// maxPieceShapes and maxPieceNumbers bound the shapes of a piece, and the buckets of those times its histograms; one histogram is always a piece.
+	maxPieceShapes  = 64
+	maxPieceNumbers = 1 << 22
+	// maxBuckets bounds the buckets of all shapes of a piece.
 	maxBuckets = 1 << 20
 	// maxHistogramNumbers bounds the buckets of all histograms of a series.
 	maxHistogramNumbers = 1 << 26
@@ -116,7 +120,15 @@ func negative(s *histogramShape) *bucketShape { return &s.negative }
 
 // histograms appends histograms, nil ones among them.
 func (e *encoder) histograms(all []*histogram.FloatHistogram) {
-	shapes, of := histogramShapes(all)
+	for len(all) > 0 {
+		shapes, of := histogramShapes(all)
+		e.uint(uint64(len(of)))
+		e.piece(all[:len(of)], shapes, of)
+		all = all[len(of):]
+	}
+}
+
+func (e *encoder) piece(all []*histogram.FloatHistogram, shapes []histogramShape, of []int64) {
 	e.uint(uint64(len(shapes)))
 	for i := range shapes {
 		e.histogramShape(&shapes[i])
@@ -138,14 +150,22 @@ func (e *encoder) histograms(all []*histogram.FloatHistogram) {
 	e.buckets(all, shapes, of, negative, func(h *histogram.FloatHistogram) []float64 { return h.NegativeBuckets })
 }
 
+// histogramShapes returns the shapes of the first piece, and which one each histogram of it has.
 func histogramShapes(all []*histogram.FloatHistogram) (shapes []histogramShape, of []int64) {
-	at := 0
-	for _, h := range all {
+	at, buckets := 0, 0
+	for i, h := range all {
 		if at >= len(shapes) || !shapes[at].fits(h) {
 			at = slices.IndexFunc(shapes, func(s histogramShape) bool { return s.fits(h) })
 		}
+		more := 0
+		if at < 0 && h != nil {
+			more = len(h.PositiveBuckets) + len(h.NegativeBuckets)
+		}
+		if i > 0 && (at < 0 && len(shapes) == maxPieceShapes || (buckets+more)*(i+1) > maxPieceNumbers) {
+			return shapes, of
+		}
 		if at < 0 {
-			at = len(shapes)
+			at, buckets = len(shapes), buckets+more
 			shapes = append(shapes, shapeOfHistogram(h))
 		}
 		of = append(of, int64(at))
@@ -198,9 +218,25 @@ func (e *encoder) buckets(all []*histogram.FloatHistogram, shapes []histogramSha
 // histograms reads n histograms into dst, whose memory is used again. Hints are GaugeType or unknown.
 func (d *decoder) histograms(dst []*histogram.FloatHistogram, n int) []*histogram.FloatHistogram {
 	dst = grow(dst, n)
+	left := maxHistogramNumbers
+	for done := 0; done < n; {
+		size := d.uint()
+		if d.err != nil || size == 0 || size > uint64(n-done) {
+			d.fail()
+			return dst[:0]
+		}
+		if left -= d.piece(dst[done:done+int(size)], left); d.err != nil {
+			return dst[:0]
+		}
+		done += int(size)
+	}
+	return dst
+}
+
+// piece reads as many histograms as dst is long, which have at most so many numbers, and returns how many these are.
+func (d *decoder) piece(dst []*histogram.FloatHistogram, most int) (numbers int) {
 	shapes := d.histogramShapes()
-	of := d.vector(nil, n)
-	numbers := 0
+	of := d.vector(nil, len(dst))
 	for _, at := range of {
 		if at < 0 || at >= int64(len(shapes)) {
 			d.fail()
@@ -208,16 +244,16 @@ func (d *decoder) histograms(dst []*histogram.FloatHistogram, n int) []*histogra
 		}
 		numbers += len(shapes[at].positive.indexes) + len(shapes[at].negative.indexes)
 	}
-	if d.err != nil || numbers > maxHistogramNumbers {
+	if d.err != nil || numbers > most {
 		d.fail()
-		return dst[:0]
+		return 0
 	}
 	for i := range dst {
 		dst[i] = shapes[of[i]].fill(dst[i])
 	}
 	var values []float64
 	field := func(f func(h *histogram.FloatHistogram, v float64)) {
-		values = d.floatVector(values[:0], n)
+		values = d.floatVector(values[:0], len(dst))
 		for i, v := range values {
 			if dst[i] != nil {
 				f(dst[i], v)
@@ -229,10 +265,7 @@ func (d *decoder) histograms(dst []*histogram.FloatHistogram, n int) []*histogra
 	field(func(h *histogram.FloatHistogram, v float64) { h.ZeroCount = v })
 	d.buckets(dst, shapes, of, positive, func(h *histogram.FloatHistogram) []float64 { return h.PositiveBuckets })
 	d.buckets(dst, shapes, of, negative, func(h *histogram.FloatHistogram) []float64 { return h.NegativeBuckets })
-	if d.err != nil {
-		return dst[:0]
-	}
-	return dst
+	return numbers
 }
 
 // fill makes h a histogram of the shape, without numbers.

@@ -414,3 +414,24 @@ func checkTotals(t *testing.T, w *written, st *Store) {
 		t.Errorf("families %v, names %v", c.Families(), c.Names())
 	}
 }
+
+// TestHistogramsOfManyShapes would take a gigabyte, and minutes, if all shapes of a series had their buckets in one table.
+func TestHistogramsOfManyShapes(t *testing.T) {
+	t.Parallel()
+	p := plot{Series: Series{Labels: labels.FromStrings(model.MetricNameLabel, "sliding"), Kind: KindHistogram}}
+	const n = 12_000
+	for i := range n {
+		h := &histogram.FloatHistogram{
+			Count: 3, Sum: float64(i), CounterResetHint: histogram.GaugeType,
+			PositiveSpans: []histogram.Span{{Offset: int32(i * 7919 % n), Length: 2}}, PositiveBuckets: []float64{1, 2},
+		}
+		if i%1000 == 0 {
+			h = &histogram.FloatHistogram{Sum: stale}
+		}
+		p.points.Times, p.points.Sources = append(p.points.Times, testMeta().Window.Start.UnixNano()+int64(i)*int64(time.Millisecond)), append(p.points.Sources, 1)
+		p.points.Histograms = append(p.points.Histograms, h)
+	}
+	st := NewStore()
+	fill(st, []*plot{&p})
+	checkRows(t, write(t, st, allRows(st), testMeta()), []*plot{&p})
+}
