@@ -484,13 +484,15 @@ func TestErrorsOfTheLakeHaveTheirTypes(t *testing.T) {
 		if status, _, _ := l.send(r); status != http.StatusUnauthorized {
 			t.Errorf("status %d", status)
 		}
-		response, err := http.Get(l.url + "/prometheus/-/healthy") //nolint:noctx // it is the test's own server
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			t.Errorf("health: status %d", response.StatusCode)
+		for _, path := range []string{"/-/healthy", "/-/ready"} {
+			response, err := http.Get(l.url + "/prometheus" + path) //nolint:noctx // it is the test's own server
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = response.Body.Close()
+			if response.StatusCode != http.StatusOK {
+				t.Errorf("%s: status %d", path, response.StatusCode)
+			}
 		}
 	})
 }
@@ -498,6 +500,18 @@ func TestErrorsOfTheLakeHaveTheirTypes(t *testing.T) {
 func TestWhatElseClientsAsk(t *testing.T) {
 	t.Parallel()
 	l := setup(t, "name: Acme")
+	t.Run("catalogues, in an encoding of their choice", func(t *testing.T) {
+		t.Parallel()
+		l := l.of(t)
+		for _, path := range []string{"labels", "label/__name__/values", "metadata", "cardinality"} {
+			r := l.request(http.MethodGet, path, nil)
+			r.Header.Set("Accept-Encoding", "gzip")
+			status, header, _ := l.send(r)
+			if status != http.StatusOK || header.Get("Vary") != "Accept-Encoding" {
+				t.Errorf("%s: status %d, headers %v", path, status, header)
+			}
+		}
+	})
 	for name, c := range map[string]struct {
 		path string
 		want string
