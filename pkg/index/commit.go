@@ -92,8 +92,8 @@ type touched struct {
 	signal int16
 	start  time.Time
 	length int64
-	// expired says that retention removes rows, which rollups outlive.
-	expired bool
+	// expired says that retention removes rows, which rollups outlive; partly, that this holds where there are rollups.
+	expired, partly bool
 }
 
 func (c *commit) run(ctx context.Context) error {
@@ -262,14 +262,15 @@ func (c *commit) removeSegments(ctx context.Context) error {
 			}
 			continue
 		}
-		c.touch(touched{r.Signal, r.WindowStart, r.WindowLength, c.lease.Kind == lake.TaskExpire})
+		c.touch(touched{signal: r.Signal, start: r.WindowStart, length: r.WindowLength, expired: c.lease.Kind == lake.TaskExpire})
 	}
 	return counted("segments", len(c.edit.Remove), int64(len(c.removed)))
 }
 
-// touch notes a window whose rows change; a rewrite changes none.
+// touch notes a window whose rows change; a rewrite changes none, unless rows are past their retention.
 func (c *commit) touch(t touched) {
-	if !c.edit.Rewrite {
+	t.partly = c.edit.Expired
+	if !c.edit.Rewrite || t.partly {
 		c.touched = append(c.touched, t)
 	}
 }
@@ -433,10 +434,14 @@ func (c *commit) bumpVersions(ctx context.Context) error {
 			c.bumps[h] = bump{}
 		}
 	}
+	counting, err := c.counting(ctx)
+	if err != nil {
+		return err
+	}
 	for _, t := range c.touched {
 		for _, h := range hoursOf(t.signal, t.start, t.length) {
 			b := c.bumps[h]
-			if t.expired {
+			if t.expired || t.partly && counting[h] {
 				b.quiet, b.expired = 1, true
 			} else {
 				b.increment = 1
@@ -460,6 +465,31 @@ func (c *commit) bumpVersions(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// counting are the hours that lose some of their rows by retention, and whose rollups go on counting these. Other hours are as if they had never had them.
+func (c *commit) counting(ctx context.Context) (map[hour]bool, error) {
+	bySignal := make(map[int16][]time.Time)
+	for _, t := range c.touched {
+		if t.partly && !t.expired {
+			for _, h := range hoursOf(t.signal, t.start, t.length) {
+				bySignal[h.signal] = append(bySignal[h.signal], time.Unix(h.start, 0).UTC())
+			}
+		}
+	}
+	found := make(map[hour]bool)
+	for signal, hours := range bySignal {
+		rolled, err := c.q.HoursRolledUp(ctx, db.HoursRolledUpParams{
+			Organization: string(c.lease.Organization), Signal: signal, Hours: hours, Resolutions: nanosecondsOf(Resolutions()),
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range rolled {
+			found[hour{signal, h.Unix()}] = true
+		}
+	}
+	return found, nil
 }
 
 func (c *commit) lockVersions(ctx context.Context) error {

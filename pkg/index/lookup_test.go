@@ -165,7 +165,7 @@ func TestPartitions(t *testing.T) {
 			{},
 			{Start: hour.Start.Add(time.Minute), Length: time.Hour},
 			{Start: hour.Start, Length: 48 * time.Hour},
-			{Start: time.Unix(0, 0), Length: time.Hour},
+			{Start: time.Unix(0, 0).Add(-time.Hour), Length: time.Hour},
 			{Start: time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC), Length: time.Hour},
 		} {
 			edit := whole(lease)

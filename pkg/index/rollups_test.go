@@ -494,6 +494,33 @@ func TestRule20RollupsOutliveTheirRows(t *testing.T) {
 		l.wantRollupDebt(nil, []lake.Window{day})
 	})
 
+	t.Run("nor does retention of some rows of segments, which compaction leaves out; without a rollup there is one of what is left", func(t *testing.T) {
+		l := setup(t)
+		for i, rolled := range []bool{true, false} {
+			w := hourAt(i)
+			raw := l.ingestAt(w.Start.String(), w)
+			if rolled {
+				l.rollOrFail(w, time.Minute)
+			}
+			state := l.rollupWindow(w)
+			lease := l.claimWindow(w)
+			made := segment(lease, 0, w, raw.Sources...)
+			made.Level = 2
+			edit := lake.Edit{Add: []lake.Segment{made}, Remove: []lake.SegmentID{raw.ID}, Rewrite: true, Expired: true, Expect: []lake.WindowVersion{state.Version}}
+			l.commit(lease, edit)
+			after := l.rollupWindow(w)
+			if after.Expired != rolled || after.Version.Version != state.Version.Version+1 {
+				t.Errorf("%s: expired %t, version %d after %d", w.Start, after.Expired, after.Version.Version, state.Version.Version)
+			}
+		}
+		l.wantRollups(time.Minute, 1, 1)
+		l.rollOrFail(hourAt(1), time.Minute)
+		l.wantRollups(time.Minute, 2)
+		l.wantFault(l.Commit(t.Context(), l.claimRollup(hourAt(0), time.Minute), lake.Edit{Rolled: []lake.Rolled{{
+			Signal: lake.SignalLogs, Window: hourAt(0), Resolution: time.Minute, Version: l.rollupWindow(hourAt(0)).Version.Version,
+		}}, Remove: []lake.SegmentID{l.rollupWindow(hourAt(0)).Rollups[0].Segments[0].ID}}), fault.Conflict)
+	})
+
 	t.Run("what is not all there is not rolled up, but from finer rollups that have it", func(t *testing.T) {
 		l := setup(t)
 		first, second := l.ingestAt("a", hourAt(0)), l.ingestAt("b", hourAt(1))

@@ -241,6 +241,9 @@ type Edit struct {
 	Expect []WindowVersion
 	// Rewrite says that the edit changes files but no answer (compaction): content versions stay as they are.
 	Rewrite bool
+	// Expired says that the edit left rows out that are past their retention. Where there are rollups they keep counting them, so that from
+	// then on the window has not all its rows.
+	Expired bool
 	// Rolled are the rollups that this edit makes current: it replaces all earlier segments of their windows and resolutions.
 	Rolled []Rolled
 	// Marks say of live segments what need not be done to them any more.

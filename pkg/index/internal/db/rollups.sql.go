@@ -44,6 +44,53 @@ func (q *Queries) FirstHour(ctx context.Context, arg FirstHourParams) (time.Time
 	return hour, err
 }
 
+const hoursRolledUp = `-- name: HoursRolledUp :many
+SELECT DISTINCT h.hour::timestamptz AS hour
+FROM (SELECT unnest($1::timestamptz[]) AS hour) h
+JOIN rollups r
+  ON r.organization = $2
+ AND r.signal = $3::smallint
+ AND r.resolution = ANY ($4::bigint[])
+ AND r.window_start IN (h.hour, date_trunc('day', h.hour AT TIME ZONE 'UTC') AT TIME ZONE 'UTC')
+ AND h.hour < r.window_start + interval '1 microsecond' * (r.window_length / 1000)
+WHERE r.state = 'rolled'
+ORDER BY h.hour::timestamptz
+LIMIT 100000
+`
+
+type HoursRolledUpParams struct {
+	Hours        []time.Time
+	Organization string
+	Signal       int16
+	Resolutions  []int64
+}
+
+// The hours of those given that a rollup counts rows of. Served by rollups_pkey, once for each resolution and length; bounded by the array.
+func (q *Queries) HoursRolledUp(ctx context.Context, arg HoursRolledUpParams) ([]time.Time, error) {
+	rows, err := q.db.Query(ctx, hoursRolledUp,
+		arg.Hours,
+		arg.Organization,
+		arg.Signal,
+		arg.Resolutions,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []time.Time{}
+	for rows.Next() {
+		var hour time.Time
+		if err := rows.Scan(&hour); err != nil {
+			return nil, err
+		}
+		items = append(items, hour)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const hoursWithRows = `-- name: HoursWithRows :many
 SELECT hour, version, quiet, expired
 FROM window_versions

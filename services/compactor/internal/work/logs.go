@@ -56,7 +56,7 @@ func (m *logMerger) merge(ctx context.Context, inputs []input, o mergeOptions) (
 		account: Account{
 			In: result.RowsIn, Out: result.RowsOut, Deduplicated: result.Deduplicated, Masked: result.Masked, Deleted: result.Deleted, Expired: result.Expired,
 		},
-		hashIn: result.HashIn, changed: result.Expired > 0 || result.Changed > 0,
+		hashIn: result.HashIn, changed: result.Changed > 0,
 	}
 	for i := range result.Outputs {
 		s := &result.Outputs[i]

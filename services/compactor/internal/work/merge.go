@@ -183,6 +183,8 @@ func (r *run) note(m plan.Merge, inputs []input, added []lake.Segment, result *m
 	if result.changed {
 		r.edit.Rewrite = false
 	}
+	// Rollups are kept for their own time, and not made anew of what is left.
+	r.edit.Expired = r.edit.Expired || result.account.Expired > 0
 	r.account.add(result.account)
 	r.deps.Counters.merged(m.Reason, inputs, added, result.account)
 }

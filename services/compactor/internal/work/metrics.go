@@ -45,7 +45,6 @@ func (m *metricMerger) merge(ctx context.Context, inputs []input, o mergeOptions
 	if err != nil {
 		return merged{}, err
 	}
-	// Points that expired are not said to have changed: rollups are kept for their own time, and not made anew of what is left.
 	out := merged{
 		account: Account{
 			In: result.RowsIn, Out: result.RowsOut, Deduplicated: result.Deduplicated, Masked: result.Masked, Deleted: result.Deleted, Expired: result.Expired,

@@ -74,7 +74,7 @@ type merged struct {
 	account Account
 	// hashIn is the sum of the hashes of all rows as they were read.
 	hashIn uint64
-	// changed says that what answers are made of changed, other than by deletes.
+	// changed says that what answers are made of changed, other than by deletes and retention.
 	changed bool
 	deleted []lake.DeletedRows
 }

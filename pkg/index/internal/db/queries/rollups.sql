@@ -281,3 +281,17 @@ WHERE rollups.organization = @organization
   AND rollups.window_start = marked.window_start
   AND rollups.window_length = marked.window_length
   AND applied.applied_delete IS NOT NULL;
+
+-- name: HoursRolledUp :many
+-- The hours of those given that a rollup counts rows of. Served by rollups_pkey, once for each resolution and length; bounded by the array.
+SELECT DISTINCT h.hour::timestamptz AS hour
+FROM (SELECT unnest(@hours::timestamptz[]) AS hour) h
+JOIN rollups r
+  ON r.organization = @organization
+ AND r.signal = @signal::smallint
+ AND r.resolution = ANY (@resolutions::bigint[])
+ AND r.window_start IN (h.hour, date_trunc('day', h.hour AT TIME ZONE 'UTC') AT TIME ZONE 'UTC')
+ AND h.hour < r.window_start + interval '1 microsecond' * (r.window_length / 1000)
+WHERE r.state = 'rolled'
+ORDER BY h.hour::timestamptz
+LIMIT 100000;
