@@ -91,6 +91,9 @@ func TestDeleteOfMetrics(t *testing.T) {
 	if len(certificate.GetSegments()) < 6 { // of two hours: raw, and both tiers
 		t.Errorf("the certificate has segments %v", certificate.GetSegments())
 	}
+	if code, stdout, _ := l.command(t.Context(), l.adminKey, "", "rollup", "status", "--organization", "default"); code != 0 || !strings.Contains(stdout, "LAG") || !strings.Contains(stdout, "10s") {
+		t.Errorf("rollup status: exit code %d: %s", code, stdout)
+	}
 	for _, args := range [][]string{{"audit", "verify"}, {"delete", "certificate", "1"}} {
 		if code, stdout, stderr := l.command(t.Context(), l.adminKey, "", args...); code != 0 || stdout == "" {
 			t.Errorf("%v: exit code %d: %s%s", args, code, stdout, stderr)
