@@ -42,7 +42,7 @@ func NewCounters(m metric.Meter) (Counters, error) {
 		into              *metric.Int64Counter
 		name, unit, about string
 	}{
-		{&c.windows, "lakerunner.rollup.windows", "{window}", "Windows looked at, by signal, tier and action: none, roll, skip, wait, refuse."},
+		{&c.windows, "lakerunner.rollup.windows", "{window}", "Windows looked at, by signal, tier and action: none, roll, skip, wait, refuse, erase, drop."},
 		{&c.points, "lakerunner.rollup.points", "{point}", "Points, or points of finer rollups, that went into rollups, by signal and tier."},
 		{&c.left, "lakerunner.rollup.points_left", "{point}", "Points that are in no bucket, by reason: stale, deduplicated, masked, deleted."},
 		{&c.buckets, "lakerunner.rollup.buckets", "{bucket}", "Buckets written, by signal and tier."},
