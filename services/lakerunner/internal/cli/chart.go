@@ -198,35 +198,42 @@ func widestName(all []drawn) (widest int) {
 	return widest
 }
 
-// shorten leaves out of the names of several series what does not tell them apart.
+// shorten leaves out of the names of several series what does not tell them apart. Labels that all have come first, then those of many values.
 func shorten(all []drawn) {
-	values := map[string]map[string]bool{}
+	var chosen []string
+	apart := 1
+	for _, name := range telling(all) {
+		if more := distinct(all, append(chosen, name)); more > apart {
+			chosen, apart = append(chosen, name), more
+		}
+	}
+	for i := range all {
+		if len(chosen) > 0 {
+			all[i].name = formatMetric(only(all[i].labels, chosen))
+		}
+	}
+}
+
+// telling are the names of labels, those first that tell series apart best.
+func telling(all []drawn) []string {
+	have := map[string]int{}
 	for _, d := range all {
 		for name := range d.labels {
-			values[name] = map[string]bool{}
+			have[name]++
 		}
 	}
-	for name, distinct := range values {
-		for _, d := range all {
-			distinct[d.labels[name]] = true
-		}
-	}
-	names := slices.SortedFunc(maps.Keys(values), func(a, b string) int {
-		return cmp.Or(cmp.Compare(len(values[b]), len(values[a])), cmp.Compare(a, b))
+	return slices.SortedFunc(maps.Keys(have), func(a, b string) int {
+		return cmp.Or(cmp.Compare(have[b], have[a]), cmp.Compare(distinct(all, []string{b}), distinct(all, []string{a})), cmp.Compare(a, b))
 	})
-	for n := range names {
-		short := make([]string, len(all))
-		for i, d := range all {
-			short[i] = formatMetric(only(d.labels, names[:n+1]))
-		}
-		if len(slices.Compact(slices.Sorted(slices.Values(short)))) < len(all) || len(all) == 1 {
-			continue
-		}
-		for i := range all {
-			all[i].name = short[i]
-		}
-		return
+}
+
+// distinct is how many series these labels tell apart.
+func distinct(all []drawn, names []string) int {
+	sets := map[string]bool{}
+	for _, d := range all {
+		sets[formatLabels(only(d.labels, names))] = true
 	}
+	return len(sets)
 }
 
 // only are the labels of these names.

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"strings"
 	"testing"
@@ -124,9 +125,15 @@ func TestChartNames(t *testing.T) {
 	a := map[string]string{"__name__": "x", "cluster": "c", "pod": "p1", "zone": "z1"}
 	b := map[string]string{"__name__": "x", "cluster": "c", "pod": "p2", "zone": "z1"}
 	c := map[string]string{"__name__": "x", "cluster": "c", "pod": "p2"}
+	with := func(labels map[string]string, name, value string) map[string]string {
+		more := maps.Clone(labels)
+		more[name] = value
+		return more
+	}
 	for name, test := range map[string]struct{ got, want []string }{
 		"the label that differs":       {named(a, b), []string{`{pod="p1"}`, `{pod="p2"}`}},
 		"two labels, one of them none": {named(a, b, c), []string{`{pod="p1", zone="z1"}`, `{pod="p2", zone="z1"}`, `{pod="p2"}`}},
+		"a label that all have":        {named(with(a, "i", "1"), with(b, "i", "2"), with(c, "pod", "p3")), []string{`{pod="p1"}`, `{pod="p2"}`, `{pod="p3"}`}},
 		"one has its whole name":       {named(a), []string{`x{cluster="c", pod="p1", zone="z1"}`}},
 	} {
 		if diff := cmp.Diff(test.want, test.got); diff != "" {

@@ -68,6 +68,8 @@ Grafana: save this as provisioning/datasources/lakerunner.yaml
       basicAuthUser: lakerunner
       jsonData:
         httpMethod: POST
+        prometheusType: Prometheus
+        prometheusVersion: 3.15.0
         timeInterval: 15s
       secureJsonData:
         basicAuthPassword: {{ .Access.APIKey }}
