@@ -346,6 +346,20 @@ func TestRule18RollupsStandApart(t *testing.T) {
 func TestRule19OnlyCurrentRollupsAnswer(t *testing.T) {
 	t.Parallel()
 
+	t.Run("compaction, which changes no rows, makes none stale", func(t *testing.T) {
+		l := setup(t)
+		raw := l.ingestAt("a", hour)
+		l.rollOrFail(hour, time.Minute)
+		l.rollOrFail(day, time.Hour)
+		l.rewrite(raw, 0)
+		l.wantRollups(time.Minute, 1)
+		l.wantRollups(time.Hour, 1)
+		l.wantRollupDebt(nil, nil)
+		mark := lake.Mark{Segment: l.lookup(acme).Segments[0].ID, Rules: []string{"drop:a"}}
+		l.commit(l.claimWindow(hour), lake.Edit{Rewrite: true, Marks: []lake.Mark{mark}})
+		l.wantRollups(time.Minute, 1)
+	})
+
 	t.Run("hours without one are named", func(t *testing.T) {
 		l := setup(t)
 		for n := range 3 {
