@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/lakerunner/lakerunner/pkg/fault"
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/promplan"
@@ -225,7 +227,7 @@ func (s *Session) errGone(leaf *promplan.Leaf, span promplan.Span, refused map[t
 		if !ok {
 			reason = "there is none for all of that time"
 		}
-		reasons = append(reasons, fmt.Sprintf("rollups of %s: %s", short(s.Rollups[i].Resolution), reason))
+		reasons = append(reasons, fmt.Sprintf("rollups of %s: %s", model.Duration(s.Rollups[i].Resolution), reason))
 	}
 	from, to := span.Times()
 	return fault.New(fault.Exhausted,
@@ -234,15 +236,3 @@ func (s *Session) errGone(leaf *promplan.Leaf, span promplan.Span, refused map[t
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// short writes 1m where Go writes 1m0s.
-func short(d time.Duration) string {
-	name := d.String()
-	if d%time.Minute == 0 {
-		name = strings.TrimSuffix(name, "0s")
-	}
-	if d%time.Hour == 0 {
-		name = strings.TrimSuffix(name, "0m")
-	}
-	return name
-}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/lakerunner/lakerunner/pkg/lake"
 	"github.com/lakerunner/lakerunner/services/query-frontend/internal/promplan"
 )
@@ -49,7 +51,7 @@ func levelName(l *Level) string {
 	if l.Resolution == 0 {
 		return "samples"
 	}
-	return "rollups of " + short(l.Resolution)
+	return "rollups of " + model.Duration(l.Resolution).String()
 }
 
 func (s *Session) explainRefusals(out *strings.Builder, leaf *promplan.Leaf) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
@@ -49,7 +50,7 @@ func (s *Statistics) Headers() map[string]string {
 			s.Considered, s.Pruned(), s.SegmentsRead, s.BytesConsidered, s.BytesRead, s.BytesFetched, s.ObjectRequests, s.CacheHits, s.RowsScanned, s.Retries, s.Duration.Seconds()),
 	}
 	if s.Resolution > 0 {
-		headers[HeaderResolution] = s.Resolution.String()
+		headers[HeaderResolution] = model.Duration(s.Resolution).String()
 	}
 	if s.Partial != "" {
 		headers[HeaderPartial] = s.Partial
