@@ -283,11 +283,13 @@ func TestMetricCommands(t *testing.T) {
 		t.Parallel()
 		var carts struct{ Name, Type, Unit, Help, Series, Samples string }
 		unmarshal(t, []byte(ask(t, "metrics", "cart_*", "-o", "json")), &carts)
-		if carts.Name != "cart_open" || carts.Type != "gauge" || carts.Help != "Carts with something in them." || carts.Series != fmt.Sprint(s.count("cart_open", s.start, end)) {
+		if carts.Name != "cart_open" || carts.Type != "gauge" || carts.Help != "Carts with something in them." ||
+			carts.Series != fmt.Sprint(s.count("cart_open", s.start, end)) {
 			t.Errorf("got %+v", carts)
 		}
 		names := strings.Split(strings.TrimSpace(ask(t, "metrics")), "\n")
-		if len(names) != 13 || !strings.HasPrefix(names[0], "NAME") || !strings.HasPrefix(names[3], "http_server_request_duration_seconds  histogram  seconds") {
+		if len(names) != 13 || !strings.HasPrefix(names[0], "NAME") ||
+			!strings.HasPrefix(names[3], "http_server_request_duration_seconds  histogram  seconds") {
 			t.Errorf("got\n%s", strings.Join(names, "\n"))
 		}
 		if one := ask(t, "metrics", `{service_name="cart"}`); strings.Contains(one, "db_query") || !strings.Contains(one, "up ") {

@@ -70,7 +70,10 @@ func (c *chart) draw(series []*queryv1.Series) (text string, left int) {
 
 // prepare puts the samples of a series into columns. Between two samples a step apart it goes straight; a gap stays one.
 func (c *chart) prepare(s *queryv1.Series) drawn {
-	d := drawn{labels: s.GetLabels(), name: formatMetric(s.GetLabels()), columns: make([]float64, c.columns()), least: math.NaN(), most: math.NaN(), last: math.NaN()}
+	d := drawn{
+		labels: s.GetLabels(), name: formatMetric(s.GetLabels()), columns: make([]float64, c.columns()),
+		least: math.NaN(), most: math.NaN(), last: math.NaN(),
+	}
 	var times []int64
 	var values []float64
 	for _, sample := range s.GetSamples() {

@@ -128,7 +128,8 @@ func printMetrics(out io.Writer, format string, metrics []*queryv1.Metric) error
 	}
 	t := newTable("NAME", "TYPE", "UNIT", "SERIES", "SAMPLES", "BYTES", "HELP")
 	for _, m := range metrics {
-		t.add(m.GetName(), cmp.Or(m.GetType(), "-"), cmp.Or(m.GetUnit(), "-"), formatCount(m.GetSeries()), formatCount(m.GetSamples()), formatBytes(m.GetBytes()),
+		t.add(m.GetName(), cmp.Or(m.GetType(), "-"), cmp.Or(m.GetUnit(), "-"), formatCount(m.GetSeries()), formatCount(m.GetSamples()),
+			formatBytes(m.GetBytes()),
 			strings.Join(strings.Fields(m.GetHelp()), " "))
 	}
 	t.write(out)
