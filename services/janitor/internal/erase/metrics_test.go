@@ -45,8 +45,11 @@ func TestRollupsAreHandedToWhoMakesThem(t *testing.T) {
 	hour, day := lake.WindowOf(time.Unix(1_700_000_000, 0), time.Hour), lake.WindowOf(time.Unix(1_700_000_000, 0), day)
 	w := newWindows()
 	for _, s := range []lake.Segment{
-		{Window: hour, Bytes: 1}, {Window: hour, Bytes: 2, Resolution: time.Minute}, {Window: hour, Bytes: 3, Resolution: time.Minute},
-		{Window: day, Bytes: 4}, {Window: day, Bytes: 5, Resolution: time.Hour},
+		{Window: hour, Bytes: 1},
+		{Window: hour, Bytes: 2, Resolution: time.Minute},
+		{Window: hour, Bytes: 3, Resolution: time.Minute},
+		{Window: day, Bytes: 4},
+		{Window: day, Bytes: 5, Resolution: time.Hour},
 	} {
 		s.Organization, s.Signal = acme, lake.SignalMetrics
 		w.add(s)
