@@ -132,7 +132,7 @@ func TestRowsHaveTheProfilesIdentity(t *testing.T) {
 	}
 }
 
-func TestCompactionIsAskedForEachWindowAndWorkIsCounted(t *testing.T) {
+func TestCompactionAndRollupsAreAskedForEachWindowAndWorkIsCounted(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	receipt := f.put("logs-raw/acme/c/a", lines("x", 3, benchTime(), 4*time.Hour))
@@ -151,6 +151,10 @@ func TestCompactionIsAskedForEachWindowAndWorkIsCounted(t *testing.T) {
 		"compact " + start.Add(8*time.Hour).Format("15") + " 0 10s",
 		"compact " + start.Add(4*time.Hour).Format("15") + " 0 10s",
 		"compact " + start.Format("15") + " 0 1m0s",
+		// Of the first tier that there is by default; the last hour is not over.
+		"rollup " + start.Add(8*time.Hour).Format("15") + " 60 4h0m0s",
+		"rollup " + start.Add(4*time.Hour).Format("15") + " 60 0s",
+		"rollup " + start.Format("15") + " 60 0s",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

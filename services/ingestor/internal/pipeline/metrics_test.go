@@ -264,6 +264,9 @@ func TestWhatFollowsMetrics(t *testing.T) {
 			{Kind: lake.TaskRollup, Organization: "acme", Signal: lake.SignalMetrics, Window: hour, Tier: 10},
 			{Kind: lake.TaskRollup, Organization: "acme", Signal: lake.SignalMetrics, Window: lake.WindowOf(benchTime(), time.Hour), Tier: 10, Delay: 90 * time.Minute},
 		},
+		"rollups: [{signal: logs, resolution: 1m, after: 10m}, {signal: logs, resolution: 1h, after: 1h}]": {
+			{Kind: lake.TaskRollup, Organization: "acme", Signal: lake.SignalLogs, Window: lake.WindowOf(benchTime(), time.Hour), Tier: 60},
+		},
 		"rollups: [{resolution: 5m, after: 24h}]": {
 			{Kind: lake.TaskRollup, Organization: "acme", Signal: lake.SignalMetrics, Window: lake.WindowOf(from, 24*time.Hour), Tier: 300, Delay: 12*time.Hour + 30*time.Minute},
 			{Kind: lake.TaskRollup, Organization: "acme", Signal: lake.SignalMetrics, Window: lake.WindowOf(benchTime(), 24*time.Hour), Tier: 300, Delay: 36*time.Hour + 30*time.Minute},

@@ -30,8 +30,8 @@ func (p part) compare(o part) int {
 	return cmp.Or(cmp.Compare(p.signal, o.signal), o.window.Start.Compare(p.window.Start))
 }
 
-// next asks for what follows the segments that were added: a look at each window by compaction, and the rollups of metrics.
-func next(lease *lake.Lease, added []lake.Segment, rollups []config.RollupPolicy) []lake.Task {
+// next asks for what follows the segments that were added: a look at each window by compaction, and the rollups of it.
+func next(lease *lake.Lease, added []lake.Segment, finest map[lake.Signal]config.RollupPolicy) []lake.Task {
 	bytes := map[part]int64{}
 	for _, s := range added {
 		bytes[part{s.Signal, s.Window}] += s.Bytes
@@ -46,26 +46,23 @@ func next(lease *lake.Lease, added []lake.Segment, rollups []config.RollupPolicy
 		}
 		tasks = append(tasks, task)
 	}
-	return append(tasks, rollupTasks(lease, bytes, rollups)...)
+	return append(tasks, rollupTasks(lease, bytes, finest)...)
 }
 
-// rollupTasks ask for the finest tier of rollups of each window of metrics; the coarser ones follow from it.
-func rollupTasks(lease *lake.Lease, bytes map[part]int64, rollups []config.RollupPolicy) []lake.Task {
-	if len(rollups) == 0 {
-		return nil
-	}
-	finest := rollups[0]
+// rollupTasks ask for the finest tier of rollups of each window; the coarser ones follow from it.
+func rollupTasks(lease *lake.Lease, bytes map[part]int64, finest map[lake.Signal]config.RollupPolicy) []lake.Task {
 	weights := map[part]int64{}
 	for p, n := range bytes {
-		if p.signal == lake.SignalMetrics {
-			weights[part{p.signal, lake.WindowOf(p.window.Start, config.RollupWindow(finest.Resolution))}] += n
+		if tier, ok := finest[p.signal]; ok {
+			weights[part{p.signal, lake.WindowOf(p.window.Start, config.RollupWindow(tier.Resolution))}] += n
 		}
 	}
 	var tasks []lake.Task
 	for _, p := range slices.SortedFunc(maps.Keys(weights), part.compare) {
+		tier := finest[p.signal]
 		tasks = append(tasks, lake.Task{
-			Kind: lake.TaskRollup, Organization: lease.Organization, Signal: p.signal, Window: p.window, Tier: int(finest.Resolution / time.Second),
-			Bytes: weights[p], Delay: max(p.window.End().Add(finest.After).Sub(lease.ClaimedAt), 0),
+			Kind: lake.TaskRollup, Organization: lease.Organization, Signal: p.signal, Window: p.window, Tier: int(tier.Resolution / time.Second),
+			Bytes: weights[p], Delay: max(p.window.End().Add(tier.After).Sub(lease.ClaimedAt), 0),
 		})
 	}
 	return tasks

@@ -173,7 +173,7 @@ func (r *run) work(ctx context.Context) (lake.Edit, error) {
 		return lake.Edit{}, err
 	}
 	r.edit.Add = r.writer.segments
-	r.edit.Next = next(r.lease, r.edit.Add, r.settings.rollups)
+	r.edit.Next = next(r.lease, r.edit.Add, r.settings.finest)
 	return r.edit, r.conserved()
 }
 

@@ -17,17 +17,27 @@ type metricSettings struct {
 	maxSeries int
 	// retention is how long points themselves are kept; zero: for ever.
 	retention time.Duration
-	// rollups are the tiers, finest first.
-	rollups []config.RollupPolicy
+	// finest are the finest tiers of rollups, by signal: of logs too.
+	finest map[lake.Signal]config.RollupPolicy
 }
 
 func metricSettingsOf(s *config.Snapshot, id lake.Organization, l config.Limits) metricSettings {
 	m := s.MetricsOf(id)
 	settings := metricSettings{maxSeries: l.MaxSeries, mapping: metricmapping.OptionsOf(m, l)}
 	if organization, ok := s.Organization(id); ok {
-		settings.retention, settings.rollups = organization.RawRetention(lake.SignalMetrics), organization.RollupsOf(lake.SignalMetrics)
+		settings.retention, settings.finest = organization.RawRetention(lake.SignalMetrics), finestOf(organization)
 	}
 	return settings
+}
+
+func finestOf(o *config.Organization) map[lake.Signal]config.RollupPolicy {
+	finest := map[lake.Signal]config.RollupPolicy{}
+	for _, signal := range []lake.Signal{lake.SignalLogs, lake.SignalMetrics} {
+		if tiers := o.RollupsOf(signal); len(tiers) > 0 {
+			finest[signal] = tiers[0]
+		}
+	}
+	return finest
 }
 
 // PreviewOptionsOf are how an organization's object of this key is looked at.
