@@ -71,10 +71,12 @@ soak: deps ## Run everything under steady load for SOAK=1h, and say whether memo
 	go run ./services/lakerunner/cmd/soak -for "$(or $(SOAK),1h)"
 
 .PHONY: bench
-bench: local ## Measure ingest and queries on CORPUS=dir (objects in dir/otlp, answers in dir/truth.json), the index at INDEX=10M segments, or SMALL=100000 small objects.
-	@test -n "$(CORPUS)$(INDEX)$(SMALL)" || { echo "make bench needs CORPUS=dir, a folder with otlp/*.binpb.gz and truth.json, INDEX=10M, or SMALL=100000"; exit 2; }
+bench: local ## Measure ingest and queries on CORPUS=dir (objects in dir/otlp, answers in dir/truth.json), the index at INDEX=10M segments, SMALL=100000 small objects, YEAR=5000 series of rollups, or SERIES=1M in an hour.
+	@test -n "$(CORPUS)$(INDEX)$(SMALL)$(YEAR)$(SERIES)" || { echo "make bench needs CORPUS=dir, a folder with otlp/*.binpb.gz and truth.json, INDEX=10M, SMALL=100000, YEAR=5000, or SERIES=1M"; exit 2; }
 	$(if $(INDEX),go run ./services/lakerunner/cmd/bench -index "$(INDEX)",)
 	$(if $(SMALL),go run ./services/lakerunner/cmd/bench -small "$(SMALL)",)
+	$(if $(YEAR),go run ./services/lakerunner/cmd/bench -year "$(YEAR)",)
+	$(if $(SERIES),go run ./services/lakerunner/cmd/bench -series "$(SERIES)",)
 	$(if $(CORPUS),go run ./services/lakerunner/cmd/bench -corpus "$(CORPUS)",)
 
 # --- check --------------------------------------------------------------------------------------------------------

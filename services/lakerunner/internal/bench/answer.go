@@ -8,9 +8,12 @@ import (
 	"strconv"
 )
 
-// answer is what the benchmark reads of an answer of the Loki HTTP API.
+// answer is what the benchmark reads of an answer of the Loki or Prometheus HTTP API.
 type answer struct {
-	Data struct {
+	Status string   `json:"status"`
+	Error  string   `json:"error"`
+	Infos  []string `json:"infos"`
+	Data   struct {
 		ResultType string          `json:"resultType"`
 		Result     json.RawMessage `json:"result"`
 	} `json:"data"`

@@ -34,6 +34,7 @@ type Options struct {
 	Markdown string // file for the figures; empty: none
 	Command  string // as the user gave it, for the record
 	Out      io.Writer
+	settings string // of the organization, as further lines of YAML
 }
 
 // warmRuns is how often a warm query is asked; the median counts.
@@ -118,7 +119,7 @@ func prepare(ctx context.Context, o Options, server *postgres.Server) (workplace
 	hash := config.Hash(w.APIKey)
 	document := fmt.Sprintf(`organizations:
   - id: %[1]s
-storage_profiles:
+%[5]sstorage_profiles:
   - name: bench
     bucket: %[2]s
     provider: file
@@ -128,7 +129,7 @@ api_keys:
     organization: %[1]s
     scopes: [query, admin]
     sha256: %[4]s
-`, organization, bucketName, w.bucket(), hex.EncodeToString(hash[:]))
+`, organization, bucketName, w.bucket(), hex.EncodeToString(hash[:]), o.settings)
 	if err := os.MkdirAll(w.bucket(), 0o755); err != nil {
 		return w, err
 	}
@@ -213,7 +214,10 @@ func (f *queryFigures) restart(ctx context.Context, w workplace, more int) (firs
 	if err != nil {
 		return 0, nil, err
 	}
-	defer func() { err = errors.Join(err, s.stop()) }()
+	defer func() {
+		err = errors.Join(err, s.stop())
+		f.peakRSS = max(f.peakRSS, usageOf(s.cmd).Maxrss*1024)
+	}()
 	dropPageCache()
 	if first, err = f.ask(ctx, s, w.APIKey); err != nil {
 		return 0, nil, err
@@ -245,16 +249,13 @@ func (f *queryFigures) ask(ctx context.Context, s *server, key string) (time.Dur
 	if err = errors.Join(err, response.Body.Close()); err != nil {
 		return 0, err
 	}
-	if response.StatusCode != http.StatusOK {
+	var a answer
+	if err := json.Unmarshal(body, &a); err != nil {
 		f.problem = fmt.Errorf("%s: %.300s", response.Status, body)
 		return took, nil
 	}
-	var a answer
-	if err := json.Unmarshal(body, &a); err != nil {
-		return 0, fmt.Errorf("read the answer: %w", err)
-	}
 	if err := f.query.check(&a); err != nil {
-		f.problem = err
+		f.problem = fmt.Errorf("%w (%s %s)", err, response.Status, a.Error)
 	}
 	return took, nil
 }

@@ -24,6 +24,7 @@ func TestChecks(t *testing.T) {
 	const streams = `{"data":{"resultType":"streams","result":[{"values":[["1","a"],["2","b"]]},{"values":[["3","c"]]}]}}`
 	const vector = `{"data":{"resultType":"vector","result":[{"metric":{"f":"x"},"value":[1,"5"]},{"metric":{"f":"y"},"value":[1,"3"]}]}}`
 	const matrix = `{"data":{"resultType":"matrix","result":[{"values":[[1,"5"],[2,"6"]]}]}}`
+	const refused = `{"status":"error","error":"limit max_query_series; aggregate"}`
 	cases := map[string]struct {
 		body  string
 		check func(*answer) error
@@ -39,6 +40,13 @@ func TestChecks(t *testing.T) {
 		"the top":                   {vector, wantTop("f", []topEntry{{"x", 5}, {"y", 3}}), true},
 		"a top with another count":  {vector, wantTop("f", []topEntry{{"x", 5}, {"y", 4}}), false},
 		"a top with another value":  {vector, wantTop("f", []topEntry{{"z", 5}, {"y", 3}}), false},
+		"as many series":            {vector, wantCount("vector", 2), true},
+		"fewer series":              {vector, wantCount("vector", 3), false},
+		"the sum":                   {vector, wantTotalOf(8), true},
+		"another sum":               {vector, wantTotalOf(8.01), false},
+		"a refusal":                 {refused, wantRefusal("max_query_series"), true},
+		"another refusal":           {refused, wantRefusal("max_query_bytes"), false},
+		"no refusal":                {vector, wantRefusal("max_query_series"), false},
 		"a tie at the end may vary": {vector, wantTop("f", []topEntry{{"x", 5}, {"w", 3}}), true},
 	}
 	for name, c := range cases {
@@ -76,5 +84,24 @@ func TestReport(t *testing.T) {
 	}
 	if got := median([]time.Duration{5, 1, 4, 2, 3}); got != 3 {
 		t.Errorf("median: %d", got)
+	}
+}
+
+func TestMadeUpCounters(t *testing.T) {
+	t.Parallel()
+	m := madeUp{series: 3, instances: 2, start: time.Unix(1_790_000_000, 0), interval: time.Minute, samples: 20_000}
+	for n := range m.series {
+		resets := 0
+		for i := 1; i < m.samples; i++ {
+			if m.value(n, i) < m.value(n, i-1) {
+				resets++
+			}
+		}
+		if resets < 3 || resets > 4 {
+			t.Errorf("series %d begins anew %d times", n, resets)
+		}
+	}
+	if a, b, c := m.labels(0), m.labels(1), m.labels(2); a.Get("job") != b.Get("job") || b.Get("job") == c.Get("job") || a.Hash() == b.Hash() {
+		t.Error(a, b, c)
 	}
 }

@@ -66,6 +66,8 @@ func runRole(ctx context.Context) (ok bool, err error) {
 	switch role {
 	case "ingest":
 		return true, ingestRole(ctx, w)
+	case "rollup":
+		return true, rollupRole(ctx, w)
 	case "compact":
 		return true, compactRole(ctx, w)
 	case "serve":

@@ -95,11 +95,11 @@ func ingestRole(ctx context.Context, w workplace) error {
 	if err := w.announce(ctx, services); err != nil {
 		return errors.Join(err, services.Stop(ctx))
 	}
-	return errors.Join(awaitIdle(ctx, w.Database), services.Stop(ctx))
+	return errors.Join(awaitIdle(ctx, w.Database, lake.TaskIngest), services.Stop(ctx))
 }
 
-// awaitIdle waits until all objects are ingested; one that could not be is an error.
-func awaitIdle(ctx context.Context, database string) error {
+// awaitIdle waits until all tasks of a kind are done; one that could not be is an error.
+func awaitIdle(ctx context.Context, database string, kind lake.TaskKind) error {
 	idx, err := index.Open(ctx, index.Config{URL: database, MaxConns: 1})
 	if err != nil {
 		return err
@@ -112,12 +112,12 @@ func awaitIdle(ctx context.Context, database string) error {
 		}
 		var waiting int64
 		for _, b := range backlog {
-			if b.Kind != lake.TaskIngest {
+			if b.Kind != kind {
 				continue
 			}
 			waiting += b.Tasks
 			if b.Buried > 0 {
-				return false, fmt.Errorf("%d objects could not be ingested", b.Buried)
+				return false, fmt.Errorf("%d tasks of kind %s are buried", b.Buried, kind)
 			}
 		}
 		return waiting == 0, nil

@@ -90,7 +90,6 @@ func (r *result) measureMetricQueries(ctx context.Context, o Options, w workplac
 
 func (r *result) writeMetrics(out io.Writer) {
 	f, c, samples := r.ingest, r.compaction, r.truth.Samples
-	megabytes := func(n int64) string { return fmt.Sprintf("%.0f", float64(n)/1e6) }
 	each := func(s storedFigures) string { return fmt.Sprintf("%.3f", float64(s.Bytes+s.Sidecars)/float64(samples)) }
 	writeRows(out, [][]string{
 		{"ingest and compaction", "level 0", "compacted, all in", "asked", "aim", "floor"},

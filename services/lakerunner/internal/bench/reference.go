@@ -31,8 +31,8 @@ type reference struct {
 	engine    *promql.Engine
 }
 
-// openReference fills a database with the corpus, as Prometheus' OTLP receiver does.
-func openReference(ctx context.Context, corpus, directory string) (*reference, error) {
+// newReference opens an empty database.
+func newReference(directory string) (*reference, error) {
 	r := &reference{directory: filepath.Join(directory, "prometheus")}
 	options := tsdb.DefaultOptions()
 	options.WALSegmentSize = -1                                     // no WAL: nothing of this is to be kept
@@ -47,6 +47,15 @@ func openReference(ctx context.Context, corpus, directory string) (*reference, e
 		MaxSamples: 500_000_000, Timeout: 10 * time.Minute, EnableAtModifier: true, EnableNegativeOffset: true,
 		Parser: parser.NewParser(parser.Options{}),
 	})
+	return r, nil
+}
+
+// openReference fills a database with the corpus, as Prometheus' OTLP receiver does.
+func openReference(ctx context.Context, corpus, directory string) (*reference, error) {
+	r, err := newReference(directory)
+	if err != nil {
+		return nil, err
+	}
 	paths, err := corpusObjects(corpus)
 	if err != nil {
 		return nil, errors.Join(err, r.close())

@@ -48,6 +48,7 @@ type queryFigures struct {
 	first, cold, warm    time.Duration
 	floorCold, floorWarm time.Duration
 	engine               time.Duration // of Prometheus, over samples in memory; of metrics alone
+	peakRSS              int64         // bytes, of frontend and worker in one process
 	problem              error         // the answer was wrong
 }
 
@@ -94,7 +95,6 @@ func (r *result) write(out io.Writer) {
 
 func (r *result) writeIngest(out io.Writer) {
 	f, c := r.ingest, r.compaction
-	megabytes := func(n int64) string { return fmt.Sprintf("%.0f", float64(n)/1e6) }
 	writeRows(out, [][]string{
 		{"ingest and compaction", "level 0", "compacted, all in", "asked", "aim", "floor"},
 		{"rows per CPU-second", fmt.Sprintf("%.0f", f.perCPU(f.Rows)), fmt.Sprintf("%.0f", r.perCPU()), "70,000", "160,000", fmt.Sprintf("%.0f (gunzip + OTLP decoding alone)", f.decodePerCPU(f.Rows))},
