@@ -522,7 +522,7 @@ func TestCommandErrors(t *testing.T) {
 		"a query in pieces":  {args: []string{"query", "{a=", "b}"}, code: 2, says: "needs quotes"},
 		"bad LogQL":          {args: []string{"query", `{service_name=`}, code: 2, says: "LogQL"},
 		"unknown flag":       {args: []string{"query", "--nonsense", "{}"}, code: 2, says: "--help"},
-		"unknown format":     {args: []string{"query", `{a="b"}`, "-o", "xml"}, code: 2, says: "table, json, raw or arrow"},
+		"unknown format":     {args: []string{"query", `{a="b"}`, "-o", "xml"}, code: 2, says: "table, json, raw, arrow or chart"},
 		"tail of samples":    {args: []string{"query", `rate({a="b"}[1m])`, "--tail"}, code: 2, says: "metric query"},
 		"wrong key":          {key: "lr_wrong", args: []string{"labels"}, code: 1, says: "--api-key"},
 		"no right":           {key: l.keys["default"], args: []string{"config", "get"}, code: 1, says: "another scope"},
