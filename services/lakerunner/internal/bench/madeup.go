@@ -98,12 +98,11 @@ func (m *madeUp) fill(bucket string, series, samples int) error {
 // madeUpRun is a run over made-up series.
 type madeUpRun struct {
 	madeUp
-	w         workplace
-	out       io.Writer
-	load      string
-	ingest    ingestFigures
-	queries   []queryFigures
-	peakServe int64 // bytes, of frontend and worker in one process
+	w       workplace
+	out     io.Writer
+	load    string
+	ingest  ingestFigures
+	queries []queryFigures
 }
 
 // runMadeUp makes a workplace for a run.
@@ -170,7 +169,6 @@ func (r *madeUpRun) ask(ctx context.Context, queries []query) error {
 		if err := figures.measure(ctx, r.w); err != nil {
 			return fmt.Errorf("%s: %w", q.name, err)
 		}
-		r.peakServe = max(r.peakServe, figures.peakRSS)
 		r.queries = append(r.queries, figures)
 	}
 	return nil

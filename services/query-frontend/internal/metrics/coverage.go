@@ -110,8 +110,9 @@ func (s *Session) held(span promplan.Span) held {
 		for j := range s.Rollups[i].Segments {
 			segment := &s.Rollups[i].Segments[j]
 			h.levels[i].window(segment.Window)
-			// The first bucket ends up to a resolution behind its first sample.
-			from, to := hourOf(segment.FirstTime.Add(-s.Rollups[i].Resolution).UnixMilli()+1), hourOf(segment.LastTime.UnixMilli())
+			// The first bucket ends up to a resolution behind its first sample, which is one of the window.
+			first := max(segment.FirstTime.Add(-s.Rollups[i].Resolution).UnixMilli()+1, segment.Window.Start.UnixMilli())
+			from, to := hourOf(first), hourOf(segment.LastTime.UnixMilli())
 			h.data.add(from, to)
 			if !s.Gone.IsZero() {
 				gone.add(from, min(to, hourOf(s.Gone.UnixMilli())-1))
