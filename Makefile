@@ -63,8 +63,10 @@ fuzz: ## Run every fuzz target for FUZZTIME each.
 	@tools/fuzz.sh $(FUZZTIME) $(MODULES)
 
 .PHONY: torture
-torture: deps ## Run the whole fault matrices, long histories, every kill point; SEEDS=n for more passages of each point.
-	LAKERUNNER_TORTURE=1 LAKERUNNER_SEEDS="$(SEEDS)" go test -count=1 -timeout 120m -v -run 'TestFaults$$|TestHistories|Torture|Crash|EveryAnswer' ./services/lakerunner/...
+torture: deps ## Run the whole fault matrices, long histories, every kill point, all of Prometheus' suite, thousands of queries; SEEDS=n for more passages of each point.
+	LAKERUNNER_TORTURE=1 LAKERUNNER_SEEDS="$(SEEDS)" go test -count=1 -timeout 180m -v -run 'Faults$$|Histories|Crash|EveryAnswer|EveryMetricAnswer|EveryTier|Suite$$|OfTheShop' ./services/lakerunner/e2e
+	LAKERUNNER_TORTURE=1 go test -count=1 -timeout 60m ./pkg/metricfile ./services/ingestor/internal/metricmapping/... ./services/ingestor/internal/pipeline \
+		./services/compactor/internal/work ./services/rollup/internal/work ./services/query-worker/internal/metrics ./services/query-frontend/internal/...
 
 .PHONY: soak
 soak: deps ## Run everything under steady load for SOAK=1h, and say whether memory, debt and latency are steady.
