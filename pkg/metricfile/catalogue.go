@@ -41,6 +41,7 @@ type Catalogue struct {
 	limits       []int64 // of labels: how many values they have
 	builders     sync.Pool
 	recent       [recentBlocks]atomic.Pointer[recentBlock]
+	last         atomic.Int32 // block that was asked for
 }
 
 // SeriesEntry is what the catalogue says of a row.
@@ -309,11 +310,15 @@ func (c *Catalogue) Bytes() int64 {
 
 // at returns the block of an ordinal, and which of its rows it is.
 func (c *Catalogue) at(ordinal int) (e *blockEntry, b *block, row int) {
-	number, ok := slices.BinarySearchFunc(c.blocks, ordinal, func(e blockEntry, ordinal int) int { return cmp.Compare(e.first, ordinal) })
-	if !ok {
-		number--
+	number := int(c.last.Load()) // mostly the same again
+	if e = &c.blocks[number]; ordinal < e.first || ordinal >= e.first+e.rows {
+		var ok bool
+		if number, ok = slices.BinarySearchFunc(c.blocks, ordinal, func(e blockEntry, ordinal int) int { return cmp.Compare(e.first, ordinal) }); !ok {
+			number--
+		}
+		c.last.Store(int32(number))
+		e = &c.blocks[number]
 	}
-	e = &c.blocks[number]
 	return e, c.block(number), ordinal - e.first
 }
 
@@ -378,6 +383,31 @@ func (c *Catalogue) Series(ordinal int) *Series {
 	}
 	s.Labels = builder.Labels()
 	return &s
+}
+
+// Is reports whether a row is of a series. It makes no garbage.
+func (c *Catalogue) Is(ordinal int, s *Series) bool {
+	e, b, row := c.at(ordinal)
+	shell := c.shell(b, row)
+	return compareShapes(&shell, s) == 0 && c.sameLabels(e, b, row, s.Labels)
+}
+
+func (c *Catalogue) sameLabels(e *blockEntry, b *block, row int, of labels.Labels) bool {
+	values := b.labels(row)
+	if len(values) != of.Len() {
+		return false
+	}
+	for k, v := range values {
+		l := &c.labels[c.shapes[b.shapes[row]][k]]
+		value := c.names.at(int(e.name))
+		if l.name != model.MetricNameLabel {
+			value = l.values.at(int(v))
+		}
+		if of.Get(l.name) != value {
+			return false
+		}
+	}
+	return true
 }
 
 // shell is the series of a row without labels and family.

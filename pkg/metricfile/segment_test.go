@@ -333,6 +333,11 @@ func checkRows(t *testing.T, w *written, all []*plot) {
 		if diff := gocmp.Diff(&want.Series, w.catalogue.Series(i), compareLabels(), cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("row %d: %s", i, diff)
 		}
+		for k, other := range all {
+			if w.catalogue.Is(i, &other.Series) != (k == i) {
+				t.Fatalf("row %d is that of %s: %t", i, other.Labels, k != i)
+			}
+		}
 		if err := r.Points(i, WantAll, &p); err != nil {
 			t.Fatalf("row %d: %v", i, err)
 		}

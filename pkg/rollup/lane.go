@@ -85,27 +85,23 @@ func (l *Lane) Append(r *metricfile.Rollup, track int) error {
 }
 
 func (l *Lane) appendTrack(t *metricfile.Track) {
-	for _, c := range l.columns(t) {
-		if l.need&c.need != 0 {
-			*c.into = append(*c.into, c.from...)
-		}
+	if l.need&needFirst != 0 {
+		l.first = append(l.first, t.First...)
 	}
-}
-
-type column struct {
-	need need
-	into *[]float64
-	from []float64
-}
-
-func (l *Lane) columns(t *metricfile.Track) [6]column {
-	return [...]column{
-		{needFirst, &l.first, t.First},
-		{needLast, &l.last, t.Last},
-		{needIncrease, &l.increase, t.Increase},
-		{needSum, &l.sum, t.Sum},
-		{needMin, &l.min, t.Min},
-		{needMax, &l.max, t.Max},
+	if l.need&needLast != 0 {
+		l.last = append(l.last, t.Last...)
+	}
+	if l.need&needIncrease != 0 {
+		l.increase = append(l.increase, t.Increase...)
+	}
+	if l.need&needSum != 0 {
+		l.sum = append(l.sum, t.Sum...)
+	}
+	if l.need&needMin != 0 {
+		l.min = append(l.min, t.Min...)
+	}
+	if l.need&needMax != 0 {
+		l.max = append(l.max, t.Max...)
 	}
 }
 

@@ -205,6 +205,42 @@ func TestLimitsAreNamed(t *testing.T) {
 	}
 }
 
+func TestWhatIsTooMuchForAWorkerAtOnceIsAskedInParts(t *testing.T) {
+	t.Parallel()
+	setup := func(enough uint32) *tiered {
+		l := newTiered()
+		l.session.Samples = l.level(0, time.Hour, 0, 24)
+		l.worker.Before = func(_ context.Context, req *workertest.Request) error {
+			if req.GetMetricVector().GetShard().GetCount() < enough {
+				return fault.New(fault.Exhausted, "too many series")
+			}
+			return nil
+		}
+		return l
+	}
+	whole := setup(0)
+	for _, text := range []string{"sum by (odd) (c_total)", "avg(rate(c_total[5m]))", "topk(2, c_total)"} {
+		q := hours(1, 20, text, time.Hour)
+		want, err := ask(t.Context(), whole.session, q, promplan.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := ask(t.Context(), setup(64).session, q, promplan.Options{})
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if diff := metrictest.Diff(want.Value, got.Value); diff != "" || metrictest.Size(got.Value) == 0 {
+			t.Errorf("%s: %s", text, diff)
+		}
+	}
+	for text, enough := range map[string]uint32{"c_total": 2, "sum(c_total)": 1000} {
+		if _, err := ask(t.Context(), setup(enough).session, hours(1, 20, text, time.Hour), promplan.Options{}); !errors.Is(err, fault.Exhausted) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 func TestCancellationEndsAQuery(t *testing.T) {
 	t.Parallel()
 	l := newTiered()

@@ -25,6 +25,9 @@ const (
 	// leastWindows is how many windows a slice has at least: samples of the first one are read twice.
 	leastWindows = 4
 	maxSlices    = 1000
+	// finer is into how many parts each shard is parted that a worker could not hold at once, and maxShards how many there are at most.
+	finer     = 8
+	maxShards = 512
 )
 
 // errUnmerged says that values of shards do not merge to the value of all.
@@ -49,16 +52,14 @@ func (s *Session) evaluateLeaf(ctx context.Context, leaf *promplan.Leaf) ([]prom
 // chosen evaluates a leaf's parts. Refusing is a level whose buckets turned out not to have the answer.
 func (s *Session) chosen(ctx context.Context, leaf *promplan.Leaf, choices []choice) (series []prom.Series, refusing *Level, err error) {
 	shards := s.shards(leaf, choices)
-	asked := newQuestion(s, leaf, choices, shards)
-	err = s.run(ctx, asked.parts)
-	if err == nil {
-		series, err = asked.merged()
+	series, asked, err := s.ask(ctx, leaf, choices, shards)
+	var crowded *crowdedError
+	for leaf.Merge != promplan.MergeNone && !leaf.Sole && errors.As(err, &crowded) && finer*shards <= maxShards {
+		shards *= finer
+		series, asked, err = s.ask(ctx, leaf, choices, shards)
 	}
 	if errors.Is(err, errUnmerged) && shards > 1 {
-		asked = newQuestion(s, leaf, choices, 1)
-		if err = s.run(ctx, asked.parts); err == nil {
-			series, err = asked.merged()
-		}
+		series, asked, err = s.ask(ctx, leaf, choices, 1)
 	}
 	var inexact *inexactError
 	if errors.As(err, &inexact) {
@@ -76,6 +77,22 @@ func (s *Session) chosen(ctx context.Context, leaf *promplan.Leaf, choices []cho
 	asked.end()
 	return series, nil, nil
 }
+
+// ask asks workers for a leaf in so many shards, and merges what they answer.
+func (s *Session) ask(ctx context.Context, leaf *promplan.Leaf, choices []choice, shards int) ([]prom.Series, *question, error) {
+	asked := newQuestion(s, leaf, choices, shards)
+	if err := s.run(ctx, asked.parts); err != nil {
+		return nil, asked, err
+	}
+	series, err := asked.merged()
+	return series, asked, err
+}
+
+// crowdedError is a worker's refusal to hold as much at once as it would take.
+type crowdedError struct{ error }
+
+// Unwrap returns what the worker said.
+func (e *crowdedError) Unwrap() error { return e.error }
 
 // inexactError is a worker's refusal to answer from rollups.
 type inexactError struct {
@@ -232,10 +249,13 @@ func (q *question) slice(level *Level, grid promplan.Grid) {
 	q.answers = append(q.answers, answers)
 }
 
-// refusal tells a worker's refusal to answer from rollups from other errors.
+// refusal tells a worker's refusals to answer from rollups, and to hold as much as it would take, from other errors.
 func refusal(level *Level, err error) error {
-	if level.Resolution > 0 && errors.Is(err, fault.Unsupported) {
+	switch {
+	case level.Resolution > 0 && errors.Is(err, fault.Unsupported):
 		return &inexactError{level: level, error: err}
+	case errors.Is(err, fault.Exhausted):
+		return &crowdedError{err}
 	}
 	return err
 }

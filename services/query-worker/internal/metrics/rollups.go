@@ -275,6 +275,8 @@ func columnsOf(f rollup.Function, s *metricfile.Series) metricfile.RollupColumns
 		return metricfile.WantFirst | metricfile.WantLast | metricfile.WantIncrease
 	case rollup.Sum:
 		return metricfile.WantSum
+	case rollup.Average:
+		return metricfile.WantSum | metricfile.WantMin | metricfile.WantMax
 	case rollup.Min:
 		return metricfile.WantMin
 	case rollup.Max:

@@ -203,12 +203,12 @@ type rowSet map[uint64]*row
 
 // of returns the row that a segment's row belongs to.
 func (rows rowSet) of(c *metricfile.Catalogue, ordinal int, entry *metricfile.SeriesEntry) *row {
-	series := c.Series(ordinal)
 	for known := rows[entry.Hash]; known != nil; known = known.next {
-		if known.series.Equal(series) {
+		if c.Is(ordinal, known.series) {
 			return known
 		}
 	}
+	series := c.Series(ordinal)
 	r := &row{series: series, name: series.Name(), hash: entry.Hash, next: rows[entry.Hash]}
 	rows[entry.Hash] = r
 	return r
