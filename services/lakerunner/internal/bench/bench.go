@@ -250,12 +250,13 @@ func (f *queryFigures) ask(ctx context.Context, s *server, key string) (time.Dur
 		return 0, err
 	}
 	var a answer
-	if err := json.Unmarshal(body, &a); err != nil {
+	switch err := json.Unmarshal(body, &a); {
+	case err != nil:
 		f.problem = fmt.Errorf("%s: %.300s", response.Status, body)
-		return took, nil
-	}
-	if err := f.query.check(&a); err != nil {
-		f.problem = fmt.Errorf("%w (%s %s)", err, response.Status, a.Error)
+	default:
+		if err := f.query.check(&a); err != nil {
+			f.problem = fmt.Errorf("%w (%s %s)", err, response.Status, a.Error)
+		}
 	}
 	return took, nil
 }

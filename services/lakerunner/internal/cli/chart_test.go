@@ -133,8 +133,10 @@ func TestChartNames(t *testing.T) {
 	for name, test := range map[string]struct{ got, want []string }{
 		"the label that differs":       {named(a, b), []string{`{pod="p1"}`, `{pod="p2"}`}},
 		"two labels, one of them none": {named(a, b, c), []string{`{pod="p1", zone="z1"}`, `{pod="p2", zone="z1"}`, `{pod="p2"}`}},
-		"a label that all have": {named(with(a, "i", "1"), with(b, "i", "2"), with(c, "pod", "p3")),
-			[]string{`{pod="p1"}`, `{pod="p2"}`, `{pod="p3"}`}},
+		"a label that all have": {
+			named(with(a, "i", "1"), with(b, "i", "2"), with(c, "pod", "p3")),
+			[]string{`{pod="p1"}`, `{pod="p2"}`, `{pod="p3"}`},
+		},
 		"one has its whole name": {named(a), []string{`x{cluster="c", pod="p1", zone="z1"}`}},
 	} {
 		if diff := cmp.Diff(test.want, test.got); diff != "" {
@@ -212,8 +214,10 @@ func TestFormatMetric(t *testing.T) {
 
 func TestSeriesSelectors(t *testing.T) {
 	t.Parallel()
-	for match, want := range map[string]string{"up": "up", "http_*": `{__name__=~"http_.*"}`, "a.b*": `{__name__=~"a\\.b.*"}`,
-		`{x=~"a.*"}`: `{x=~"a.*"}`} {
+	for match, want := range map[string]string{
+		"up": "up", "http_*": `{__name__=~"http_.*"}`, "a.b*": `{__name__=~"a\\.b.*"}`,
+		`{x=~"a.*"}`: `{x=~"a.*"}`,
+	} {
 		if got, err := seriesSelectors([]string{match}); err != nil || got[0] != want {
 			t.Errorf("%s: got %v, %v, want %s", match, got, err, want)
 		}

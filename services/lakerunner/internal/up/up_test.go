@@ -135,8 +135,10 @@ func TestOptions(t *testing.T) {
 func TestWelcome(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	w := welcome{Access: Access{Address: "127.0.0.1:7481", HTTP: "http://127.0.0.1:7480", APIKey: "lr_key"}, Bucket: "lakerunner", Command: "lakerunner query '" + firstQuery + "'", Lines: []string{"first\n\tsecond"}, Rows: 6000,
-		Chart: "lakerunner query --promql '" + firstMetricQuery + "'", Values: []string{"checkout 1.50"}}
+	w := welcome{
+		Access: Access{Address: "127.0.0.1:7481", HTTP: "http://127.0.0.1:7480", APIKey: "lr_key"}, Bucket: "lakerunner", Command: "lakerunner query '" + firstQuery + "'", Lines: []string{"first\n\tsecond"}, Rows: 6000,
+		Chart: "lakerunner query --promql '" + firstMetricQuery + "'", Values: []string{"checkout 1.50"},
+	}
 	if err := w.print(&out); err != nil {
 		t.Fatal(err)
 	}
