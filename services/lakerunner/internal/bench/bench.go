@@ -250,13 +250,10 @@ func (f *queryFigures) ask(ctx context.Context, s *server, key string) (time.Dur
 		return 0, err
 	}
 	var a answer
-	switch err := json.Unmarshal(body, &a); {
-	case err != nil:
+	if json.Unmarshal(body, &a) != nil {
 		f.problem = fmt.Errorf("%s: %.300s", response.Status, body)
-	default:
-		if err := f.query.check(&a); err != nil {
-			f.problem = fmt.Errorf("%w (%s %s)", err, response.Status, a.Error)
-		}
+	} else if err := f.query.check(&a); err != nil {
+		f.problem = fmt.Errorf("%w (%s %s)", err, response.Status, a.Error)
 	}
 	return took, nil
 }
