@@ -64,6 +64,9 @@ type dictionary struct {
 	words   []byte
 	starts  []int // of values in words
 	decoded map[int64][]int64
+	// recent is the vector that was read last, of a place: neighbours mostly have the same.
+	place  int64
+	recent []int64
 }
 
 // window is a stretch of the file that was read.
@@ -328,7 +331,11 @@ const maxDecoded = 1024
 
 // vector returns a value of the dictionary, as n integers or none. It is not to be changed.
 func (d *dictionary) vector(place int64, n int) ([]int64, error) {
+	if place == d.place && len(d.recent) == n && n > 0 {
+		return d.recent, nil
+	}
 	if values, ok := d.decoded[place]; ok && (len(values) == n || len(values) == 0) {
+		d.place, d.recent = place, values
 		return values, nil
 	}
 	b := d.words[d.starts[place]:]

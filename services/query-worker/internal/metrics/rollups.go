@@ -182,6 +182,7 @@ type roller struct {
 	remarks   annotations.Annotations
 	lanes     []*rollup.Lane  // of all rows of a block, track by track; their memory is used again
 	places    [][]bucketPlace // by segment
+	buckets   int64           // that were read
 }
 
 // bucketPlace is where buckets of a row are.
@@ -215,6 +216,8 @@ func (e *roller) block(ctx context.Context, units [][]*row) error {
 			}
 		}
 	}
+	e.of.scan.Statistics.Rows.Add(e.buckets)
+	e.buckets = 0
 	if err := e.count(lanes); err != nil {
 		return err
 	}
@@ -303,7 +306,7 @@ func (e *roller) read(p *bucketPlace) error {
 	if err := reader.RollupOnly(p.part.ordinal, p.want, &e.rollup); err != nil {
 		return fmt.Errorf("read segment %s: %w", e.of.scan.segments[p.part.segment].File.Key, err)
 	}
-	e.of.scan.Statistics.Rows.Add(int64(e.rollup.Len()))
+	e.buckets += int64(e.rollup.Len())
 	for n, track := range p.row.tracks {
 		if err := e.lanes[p.lane+n].Append(&e.rollup, track); err != nil {
 			return err

@@ -27,6 +27,9 @@ type row struct {
 	tracks []int
 }
 
+// partSize is about how much memory a part takes.
+const partSize = 64
+
 // part is a row of one segment.
 type part struct {
 	segment, ordinal int
@@ -121,7 +124,7 @@ func (s *Scan) findShard(ctx context.Context, f *found, selectors [][]*labels.Ma
 
 // findIn finds the rows of one segment.
 func (s *Scan) findIn(segment int, c *metricfile.Catalogue, selectors [][]*labels.Matcher, f *found, shard lake.Shard, rows rowSet) (some bool, err error) {
-	needed := int64(0)
+	needed, parts := int64(0), int64(0)
 	for _, ordinal := range s.selected(c, selectors, shard) {
 		entry := c.Entry(ordinal)
 		if entry.Last < f.start || entry.First > f.end {
@@ -133,7 +136,7 @@ func (s *Scan) findIn(segment int, c *metricfile.Catalogue, selectors [][]*label
 			continue
 		}
 		r.parts, some = append(r.parts, p), true
-		needed += entry.Bytes
+		needed, parts = needed+entry.Bytes, parts+1
 		if r.tracks != nil {
 			continue
 		}
@@ -146,7 +149,7 @@ func (s *Scan) findIn(segment int, c *metricfile.Catalogue, selectors [][]*label
 		}
 	}
 	s.open[segment].needed.Add(needed)
-	return some, nil
+	return some, s.memory.take(parts * partSize)
 }
 
 // chosenTracks are which Prometheus series of a row any of the selectors chooses, rising.
