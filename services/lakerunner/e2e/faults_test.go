@@ -96,7 +96,7 @@ func sampleOf(orders []order, n int, services ...string) []order {
 	kinds := chaos.Kinds()
 	for i := range n {
 		at := slices.IndexFunc(orders, func(o order) bool {
-			return o.Kind == kinds[i%len(kinds)] && o.Nth <= 3 && strings.HasPrefix(o.Point, services[i%len(services)])
+			return o.Kind == kinds[i%len(kinds)] && o.Nth == 1 && strings.HasPrefix(o.Point, services[i%len(services)])
 		})
 		if at >= 0 {
 			out = append(out, orders[at])
