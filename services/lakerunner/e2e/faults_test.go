@@ -90,7 +90,7 @@ func allOrders(t *testing.T, points map[string]int) []order {
 	return orders
 }
 
-// sampleOf takes n faults, each of another kind than the one before, and of the next of the services.
+// sampleOf takes n faults, each of another kind than the one before, and of the next of the services: at first passages, which every story makes.
 func sampleOf(orders []order, n int, services ...string) []order {
 	var out []order
 	kinds := chaos.Kinds()
